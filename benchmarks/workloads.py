@@ -1,0 +1,57 @@
+"""What a load test sends: request bodies, in a seeded order that every run repeats."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.errors import NoTexts
+
+Row = Mapping[str, str]  # {"text": ...} or {"text": ..., "text_pair": ...}
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The texts of a `.jsonl` file (objects with `text`, optionally `text_pair`), else one a line.
+
+    Raises `NoTexts` when there is no such file or no text in it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: U+2028 is text
+    except (OSError, UnicodeDecodeError) as error:
+        raise NoTexts(f"{path} cannot be read ({error}); give a .txt or .jsonl file.") from error
+    rows = [_row(line, path) for line in lines if line.strip()]
+    if not rows:
+        raise NoTexts(f"{path} holds no text; give one text a line, or JSONL with a `text` field.")
+    return rows
+
+
+def _row(line: str, path: Path) -> Row:
+    if path.suffix != ".jsonl":
+        return {"text": line}
+    try:
+        document: Any = json.loads(line)
+        return {key: str(document[key]) for key in ("text", "text_pair") if document.get(key)}
+    except (ValueError, AttributeError) as error:
+        raise NoTexts(f"{path}: {line[:60]!r} is not a JSON object with a `text` field.") from error
+
+
+def request_bodies(rows: Sequence[Row], *, texts_per_call: int, seed: int) -> list[bytes]:
+    """One pass over *rows* in seeded order as JSON bodies of `POST /predict`.
+
+    texts_per_call 1 sends `text`; more sends `texts`, the last call holding what is left.
+    """
+    order = list(rows)
+    random.Random(seed).shuffle(order)  # noqa: S311 - a workload, not a secret
+    if texts_per_call == 1:
+        return [json.dumps(dict(row)).encode() for row in order]
+    bodies = []
+    for start in range(0, len(order), texts_per_call):
+        chunk = order[start : start + texts_per_call]
+        body: dict[str, list[str]] = {"texts": [row["text"] for row in chunk]}
+        if any("text_pair" in row for row in chunk):
+            body["text_pairs"] = [row.get("text_pair", "") for row in chunk]
+        bodies.append(json.dumps(body).encode())
+    return bodies
