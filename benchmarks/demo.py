@@ -12,14 +12,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 
 from benchmarks.errors import ServerUnreachable
-from benchmarks.load import LoadOptions, fetch_info, run_load
+from benchmarks.load import fetch_info, run_load
+from benchmarks.options import DemoOptions, LoadOptions
 from benchmarks.record import LoadRecord
 from serving.client import Client
 
@@ -32,17 +32,6 @@ QUESTIONS = (
 )
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoOptions:
-    """package: a reference that `miniml serve` understands."""
-
-    package: str
-    port: int = 8000
-    users: int = 8
-    duration_s: float = 15.0
-    output: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

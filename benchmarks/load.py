@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import logging
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,35 +24,19 @@ from rich.progress import Progress
 
 from benchmarks import record
 from benchmarks.errors import LoadFailed, ServerUnreachable
+from benchmarks.options import LoadOptions
 from benchmarks.record import LoadRecord, Sample
 from benchmarks.workloads import Row, read_rows, request_bodies
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+_log = logging.getLogger(__name__)
 _POLL_S = 0.2
 # Locust starts its users and, at the end, lets running requests finish: both outside the run time.
 _GRACE_S = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadOptions:
-    """One closed-loop load test.
-
-    url: base URL of the endpoint. texts: file of texts (.txt, .jsonl); None uses the examples that
-    the endpoint itself offers. users: connections, each with one request in flight.
-    """
-
-    url: str
-    texts: Path | None = None
-    texts_per_call: int = 1
-    users: int = 8
-    duration_s: float = 15.0
-    warmup_s: float = 2.0
-    seed: int = 0
-    output: Path | None = None
-
-
 def run_load(options: LoadOptions) -> LoadRecord:
-    """Load the endpoint, and write the record to `options.output` if given.
+    """Load the endpoint and write the record.
 
     Raises `ServerUnreachable`, `NoTexts`, or `LoadFailed` when Locust broke or nothing was answered.
     """
@@ -79,8 +63,8 @@ def run_load(options: LoadOptions) -> LoadRecord:
         raise LoadFailed(
             f"{options.url} answered none of {len(samples)} requests with 200; see its log."
         )
-    if options.output:
-        result.write(options.output)
+    path = result.write(options.output or record.default_path("load"))
+    _log.info("The record with every sample is %s", path)
     return result
 
 

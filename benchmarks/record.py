@@ -6,6 +6,7 @@ the samples they came from.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import math
 import os
@@ -144,6 +145,16 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def default_path(scenario: str) -> Path:
+    """A new file under miniml's home, named by the time in UTC.
+
+    The home is read here and not from `registry`, which benchmarks do not import: they see a
+    server only from outside.
+    """
+    home = Path(os.environ.get("MINIML_HOME") or ".miniml")
+    return home.absolute() / "bench" / f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{scenario}.json"
 
 
 def commit() -> str:

@@ -33,8 +33,9 @@ def _row(line: str, path: Path) -> Row:
         return {"text": line}
     try:
         document: Any = json.loads(line)
-        return {key: str(document[key]) for key in ("text", "text_pair") if document.get(key)}
-    except (ValueError, AttributeError) as error:
+        keys = ("text", "text_pair") if document.get("text_pair") else ("text",)
+        return {key: str(document[key]) for key in keys}
+    except (ValueError, AttributeError, KeyError) as error:
         raise NoTexts(f"{path}: {line[:60]!r} is not a JSON object with a `text` field.") from error
 
 

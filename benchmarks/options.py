@@ -1,0 +1,44 @@
+"""What `miniml bench` can be told; light, so that the front door can show its help at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """Closed-loop load test with Locust; leaves a JSON record.
+
+    [bold]miniml bench load --url http://127.0.0.1:8000 --users 32 --duration-s 30[/]
+    """
+
+    url: str = field(default="http://127.0.0.1:8000", metadata={"help": "Endpoint to load."})
+    texts: Path | None = field(
+        default=None,
+        metadata={"help": "File of texts, .txt or .jsonl; default: the endpoint's own examples."},
+    )
+    texts_per_call: int = field(default=1, metadata={"help": "Texts in one request."})
+    users: int = field(default=8, metadata={"help": "Connections, each with one request."})
+    duration_s: float = field(default=15.0, metadata={"help": "Seconds measured."})
+    warmup_s: float = field(default=2.0, metadata={"help": "Seconds before, not measured."})
+    seed: int = field(default=0, metadata={"help": "Seed of the order of the texts."})
+    output: Path | None = field(
+        default=None, metadata={"help": "Where the JSON record goes; default: a new file, named."}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """Serve a package, ask five reviews, load it, stop it, and show what it is.
+
+    [bold]miniml bench demo --package demo@latest[/]
+    """
+
+    package: str = field(default="latest", metadata={"help": "Package reference."})
+    port: int = field(default=8000, metadata={"help": "Port to serve on meanwhile."})
+    users: int = field(default=8, metadata={"help": "Connections, each with one request."})
+    duration_s: float = field(default=15.0, metadata={"help": "Seconds measured."})
+    output: Path | None = field(
+        default=None, metadata={"help": "Where the JSON record goes; default: a new file, named."}
+    )

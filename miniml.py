@@ -1,0 +1,237 @@
+"""The front door: `miniml`, one sub-command a stage. It parses, calls one function, and prints.
+
+A stage declares its options once, as a frozen dataclass whose fields carry their help; `_stage`
+makes the sub-command from it. Results go to stdout, as a table or, with --json, as one JSON
+document on the last line; progress, notes and errors go to stderr. An exception that carries
+`exit_code` is one the user can mend: its message is printed and the code returned. Anything else is
+a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import importlib
+import inspect
+import json
+import logging
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+_OUR_LOGGERS = ("training", "export", "serving", "registry", "benchmarks")
+_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+
+app = typer.Typer(
+    help="From labelled text to a fast, trustworthy endpoint.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+registry_app = typer.Typer(help="Versions, aliases and lineage.", no_args_is_help=True)
+bench_app = typer.Typer(help="Load tests of an endpoint.", no_args_is_help=True)
+app.add_typer(registry_app, name="registry")
+app.add_typer(bench_app, name="bench")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document, last on stdout.")]
+Reference = Annotated[str, typer.Argument(help="NAME, NAME@alias, NAME/3, a folder, ...")]
+Kind = Annotated[
+    Literal["dataset", "checkpoint", "package"], typer.Option(help="What the reference names.")
+]
+
+
+def _show(result: Any, *, as_json: bool) -> None:
+    """*result* as a table, or as one JSON document."""
+    if as_json:
+        sys.stdout.write(json.dumps(result.document(), ensure_ascii=False) + "\n")
+    elif result is not None:
+        Console().print(result)
+
+
+def _stage(parent: typer.Typer, name: str, options: str, function: str) -> None:
+    """Add sub-command *name*: parse into the dataclass *options*, call *function*, show its result.
+
+    Both are "module:name"; the options' module is light, the function's is imported on the call.
+    """
+    options_class: Any = _load(options)
+    hints = get_type_hints(options_class, include_extras=True)
+
+    def command(**values: Any) -> None:
+        as_json = values.pop("json_")
+        given = {
+            key: tuple(value or ()) if get_origin(hints[key]) is tuple else value
+            for key, value in values.items()
+        }
+        _show(_load(function)(options_class(**given)), as_json=as_json)
+
+    parameters = [
+        _parameter(field, hints[field.name]) for field in dataclasses.fields(options_class)
+    ]
+    json_ = inspect.Parameter(
+        "json_", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json
+    )
+    command.__signature__ = inspect.Signature([*parameters, json_])  # type: ignore[attr-defined]
+    command.__doc__ = options_class.__doc__
+    parent.command(name)(command)
+
+
+def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
+    """One field as a command-line parameter.
+
+    `field.metadata`: `help`; `argument` (metavar) makes it positional; `flag` renames the option.
+    """
+    default = field.default
+    if get_origin(hint) is tuple:  # typer repeats an option for a list
+        default, hint = list(default) if default else None, list[str] | None
+    text = field.metadata["help"]
+    if "argument" in field.metadata:
+        info: Any = typer.Argument(help=text, metavar=field.metadata["argument"])
+    else:
+        flag = field.metadata.get("flag", "--" + field.name.replace("_", "-"))
+        # `--reuse` alone, but `--shuffle/--no-shuffle`: a switch that is off needs no way off.
+        declarations = (flag,) if default is False or "flag" in field.metadata else ()
+        info = typer.Option(*declarations, help=text)
+    if default is dataclasses.MISSING:
+        default = inspect.Parameter.empty
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[hint, info],
+    )
+
+
+def _load(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+
+
+_stage(app, "transform", "training.options:TransformOptions", "training.transform:transform")
+_stage(app, "train", "training.options:TrainOptions", "training.train:train")
+_stage(app, "export", "export.options:ExportOptions", "export.pipeline:export_package")
+_stage(app, "serve", "serving.options:ServeOptions", "serving.server:serve")
+_stage(app, "predict", "serving.options:PredictOptions", "serving.predict:predict")
+_stage(bench_app, "load", "benchmarks.options:LoadOptions", "benchmarks.load:run_load")
+_stage(bench_app, "demo", "benchmarks.options:DemoOptions", "benchmarks.demo:run_demo")
+
+
+@registry_app.command("list")
+def registry_list(
+    name: Annotated[str | None, typer.Option(help="Only this name.")] = None,
+    json_: Json = False,
+) -> None:
+    """All versions, newest first."""
+    from registry import store
+
+    versions = store.list_versions(name=name)
+    if json_:
+        sys.stdout.write(json.dumps([version.document() for version in versions]) + "\n")
+    else:
+        Console().print(store.versions_table(versions))
+
+
+@registry_app.command("show")
+def registry_show(
+    reference: Reference = "latest",
+    kind: Kind = "package",
+    json_: Json = False,
+) -> None:
+    """One version with its lineage, from the package back to the rows, and where each lies."""
+    from registry import store
+
+    version = store.resolve(reference, kind=kind)
+    if json_:
+        sys.stdout.write(json.dumps(version.document()) + "\n")
+    else:
+        Console().print(store.lineage_tree(version))
+
+
+@registry_app.command("alias")
+def registry_alias(
+    reference: Reference,
+    alias: Annotated[str, typer.Argument(help="Alias, for instance champion.")],
+    kind: Kind = "package",
+) -> None:
+    """Point an alias at a version: [bold]miniml registry alias reviews/3 champion[/]."""
+    from registry import store
+
+    version = store.set_alias(reference, alias, kind=kind)
+    Console().print(f"{version.name}@{alias} is {version.reference} ({version.digest[:12]})")
+
+
+@registry_app.command("verify")
+def registry_verify(
+    reference: Reference = "latest",
+    kind: Kind = "package",
+) -> None:
+    """Hash every file of a version against its manifest."""
+    from registry import store
+
+    version = store.verify_version(reference, kind=kind)
+    Console().print(f"{version.reference} is intact ({version.digest[:12]})")
+
+
+@registry_app.command("gc")
+def registry_gc(
+    keep: Annotated[int, typer.Option(min=1, help="Newest versions kept of each name.")] = 3,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    json_: Json = False,
+) -> None:
+    """Remove old versions that no alias names and nothing kept was made from."""
+    from registry import store
+
+    _show(store.gc(keep=keep, dry_run=dry_run), as_json=json_)
+
+
+@registry_app.command("ui")
+def registry_ui(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
+) -> None:
+    """Open MLflow's own page on the registry, until interrupted."""
+    from registry import store
+
+    store.ui(host=host, port=port)
+
+
+def _set_up_logging() -> None:
+    """Notes of our rooms on stderr; libraries speak only to warn."""
+    handler = RichHandler(
+        console=Console(stderr=True), show_time=False, show_path=False, show_level=False
+    )
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name in _OUR_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+
+
+def main() -> None:
+    """Run the command; exit 1 with one sentence on what the user can mend, 130 on Ctrl-C."""
+    _set_up_logging()
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail(f"No space left on the disk ({error.filename or error}); free some and run again.", 1)
+    except Exception as error:
+        if (code := getattr(error, "exit_code", None)) is None:
+            raise
+        _fail(" ".join(filter(None, (str(error), getattr(error, "hint", "")))), code)
+
+
+def _fail(message: str, code: int) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/] {message}", highlight=False)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
