@@ -1,0 +1,76 @@
+"""The Ray Serve application: one deployment, the whole path in one process.
+
+    serve run serving.app:build package=reviews@latest
+
+`build` resolves the reference once, in the process that was asked; replicas get a folder and a
+digest, and refuse anything else. No `from __future__ import annotations` here: Ray validates the
+arguments into `ServeSettings` only when the annotation is a class at run time.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+
+from serving.core import Core
+from serving.errors import PackageError
+from serving.lanes import Lanes, choose_lanes, usable_cores
+from serving.locate import locate
+from serving.package import open_package
+from serving.protocols.asgi import AsgiApp, Endpoint
+from serving.protocols.documentation import build_documentation
+from serving.settings import ServeSettings
+
+# Requests held open by one replica. The batcher refuses by milliseconds of work long before; this
+# only bounds sockets and memory.
+_MAX_ONGOING_REQUESTS = 1000
+
+
+@serve.deployment(
+    name="Encoder",
+    max_ongoing_requests=_MAX_ONGOING_REQUESTS,
+    health_check_period_s=5,
+    health_check_timeout_s=5,
+    graceful_shutdown_wait_loop_s=0.5,
+    logging_config={"encoding": "JSON", "enable_access_log": False},
+)
+@serve.ingress()
+class Encoder:
+    """One replica: opens the package, warms up, proves its golden answers, then answers HTTP."""
+
+    def __init__(self, folder: str, digest: str, lanes: Lanes, settings: ServeSettings) -> None:
+        # Set before the first use: a tokenizer pool of its own would fight the lanes for the cores.
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        package = open_package(Path(folder))
+        if package.digest != digest:
+            raise PackageError(f"{folder} is package {package.digest[:12]}, not {digest[:12]}.")
+        self._core = Core(package, lanes, settings)
+        documentation = build_documentation(package, lanes, self._operations)
+        self._endpoint = Endpoint(self._core, settings, documentation)
+
+    def __serve_build_asgi_app__(self) -> AsgiApp:
+        """The ASGI app; an object, since Ray takes a bound method for an ASGI 2 app."""
+        return self._endpoint
+
+    def _operations(self) -> dict[str, Any]:
+        return {"queued_ms": round(self._core.queued_ms, 3)}
+
+    async def __del__(self) -> None:  # Ray awaits it at shut-down
+        """Answer what waits; refuse what comes."""
+        if endpoint := getattr(self, "_endpoint", None):
+            endpoint.draining = True
+            await self._core.close()
+
+
+def build(args: ServeSettings) -> serve.Application:
+    """The application for `serve run serving.app:build package=... key=value`.
+
+    Raises `PackageError` or a registry error with one sentence when there is nothing to serve.
+    """
+    folder, digest = locate(args.package)
+    lanes = choose_lanes(usable_cores(), count=args.lanes, threads=args.threads)
+    deployment: Any = Encoder  # the decorators turn the class into one
+    sized = deployment.options(ray_actor_options={"num_cpus": lanes.count * lanes.threads})
+    application: serve.Application = sized.bind(str(folder), digest, lanes, args)
+    return application

@@ -1,0 +1,108 @@
+"""The heart of one replica: package, tokenizer, lanes and batcher put together.
+
+`ask` is the one way to an answer, whichever protocol asks. Knows nothing of HTTP or Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from serving.batcher import Batcher
+from serving.cost import CostModel
+from serving.engine import Encoding, Engine, Prediction, prediction
+from serving.errors import PackageError
+from serving.lanes import LanePool, Lanes
+from serving.package import Package
+from serving.settings import ServeSettings
+
+_log = logging.getLogger(__name__)
+# Far above the rounding between two machines, far below what moves a label.
+GOLDEN_TOLERANCE = 0.05
+# Up to here tokenizing takes less time than the hop to a thread and back.
+_INLINE_CHARS = 8000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """Predictions in order, and where the time of the slowest of them went."""
+
+    predictions: tuple[Prediction, ...]
+    tokenize_ms: float
+    queue_ms: float
+    infer_ms: float
+
+
+class Core:
+    """A package ready to answer. Construct it off the hot path: it warms up and proves itself.
+
+    Raises `PackageError` when the package does not reproduce its golden answers here.
+    """
+
+    def __init__(self, package: Package, lanes: Lanes, settings: ServeSettings) -> None:
+        self.package = package
+        self.lanes = lanes
+        self._engine = Engine(package, threads=lanes.threads)
+        prove_golden_answers(self._engine)
+        self._pool = LanePool(self._engine, lanes)
+        self._tokenizers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
+        self._batcher = Batcher(
+            self._pool,
+            CostModel(package.cost),
+            max_batch=settings.max_batch if package.config.batch_invariant else 1,
+            max_queue_ms=settings.max_queue_ms,
+        )
+
+    async def ask(self, texts: Sequence[str], pairs: Sequence[str] | None) -> Answered:
+        """Answers in the order of *texts*, each what the engine says of that text alone."""
+        start_s = time.perf_counter()
+        encodings = await self._tokenize(texts, pairs)
+        tokenize_ms = (time.perf_counter() - start_s) * 1e3
+        answers = await self._batcher.answer(encodings)
+        return Answered(
+            predictions=tuple(prediction(answer.logits, self.package) for answer in answers),
+            tokenize_ms=tokenize_ms,
+            queue_ms=max(answer.queue_ms for answer in answers),
+            infer_ms=max(answer.infer_ms for answer in answers),
+        )
+
+    @property
+    def queued_ms(self) -> float:
+        """Milliseconds of work that wait."""
+        return self._batcher.queued_ms
+
+    async def close(self) -> None:
+        """Answer what waits, refuse the rest, free the threads."""
+        await self._batcher.close()
+        self._pool.close()
+        self._tokenizers.shutdown()
+
+    async def _tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[Encoding]:
+        encode = self._engine.tokenizer.encode
+        if sum(map(len, texts)) + sum(map(len, pairs or ())) <= _INLINE_CHARS:
+            return encode(texts, pairs)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._tokenizers, encode, texts, pairs)
+
+
+def prove_golden_answers(engine: Engine) -> None:
+    """Run the golden texts; this is the warm-up, too.
+
+    Raises `PackageError` when an answer differs from the package's own by more than the tolerance.
+    """
+    golden = engine.package.golden()
+    logits = engine.logits([g.text for g in golden], [g.text_pair for g in golden])
+    for expected, row in zip(golden, logits, strict=True):
+        difference = float(np.abs(row - np.asarray(expected.logits, dtype=np.float32)).max())
+        if not difference <= GOLDEN_TOLERANCE:
+            raise PackageError(
+                f"The package does not reproduce its golden answers on this machine (logits differ"
+                f" by {difference:.3f} on {expected.text[:40]!r}); export it again here."
+            )
+    _log.info("All %d golden answers reproduced", len(golden))

@@ -1,0 +1,211 @@
+"""From texts to logits: the tokenizer and one ONNX Runtime session.
+
+Knows nothing of requests, batches in flight or time. Session options are set explicitly: threads,
+no spinning (a spinning idle thread steals the core the other lane needs), an arena per session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from tokenizers import Encoding as RawEncoding
+from tokenizers import Tokenizer
+
+from serving.errors import EngineFailed, PackageError
+from serving.package import Package, Task
+
+Logits = npt.NDArray[np.float32]
+# No tokenizer in use averages more characters a token than this on text with spaces; when one does,
+# the prefix is doubled, so the number costs time and never correctness.
+_CHARS_PER_TOKEN = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """One text as the model sees it: T token ids and their segment (0, or 1 for the second text)."""
+
+    ids: tuple[int, ...]
+    type_ids: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One answer.
+
+    label: the likeliest label, or None when no label of a multi-label model reaches its threshold.
+    score: its probability (of the likeliest label, also when label is None). labels: multi-label
+    only, every label that reaches its threshold, likeliest first. scores: of all labels, in order.
+    """
+
+    label: str | None
+    score: float
+    labels: tuple[tuple[str, float], ...] | None
+    scores: tuple[float, ...]
+
+
+class TextTokenizer:
+    """`tokenizer.json` with truncation to *max_length* tokens, special ones included; no padding."""
+
+    def __init__(self, path: Path, *, max_length: int) -> None:
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length)
+        self._max_length = max_length
+
+    def encode(
+        self, texts: Sequence[str], pairs: Sequence[str | None] | None = None
+    ) -> list[Encoding]:
+        """One encoding a text, in order; the same ids as tokenizing the whole text and cutting."""
+        seconds = pairs or [None] * len(texts)
+        limit = self._max_length * _CHARS_PER_TOKEN
+        whole = [i for i in range(len(texts)) if len(texts[i]) + len(seconds[i] or "") <= limit]
+        raw: dict[int, RawEncoding] = {}
+        if whole:
+            batch = [_tokenizer_input(texts[i], seconds[i]) for i in whole]
+            raw.update(zip(whole, self._tokenizer.encode_batch(batch), strict=True))
+        for i in set(range(len(texts))) - raw.keys():
+            raw[i] = self._encode_long(texts[i], seconds[i])
+        return [
+            Encoding(ids=tuple(raw[i].ids), type_ids=tuple(raw[i].type_ids))
+            for i in range(len(texts))
+        ]
+
+    def _encode_long(self, text: str, pair: str | None) -> RawEncoding:
+        """Tokenize a growing prefix, cut at white space, until what follows cannot matter."""
+        if pair is not None:  # truncation takes from the longer text first: both lengths matter
+            return self._tokenizer.encode(text, pair)
+        limit = self._max_length * _CHARS_PER_TOKEN
+        while limit < len(text):
+            end = _last_space(text, limit)
+            # Twice the white-space boundary: a full encoding ends well before the cut.
+            raw = self._tokenizer.encode(text[:end]) if end else None
+            if raw is not None and len(raw.ids) == self._max_length and raw.overflowing:
+                return raw
+            limit *= 2
+        return self._tokenizer.encode(text)
+
+
+def _tokenizer_input(text: str, pair: str | None) -> str | tuple[str, str]:
+    return text if pair is None else (text, pair)
+
+
+def _last_space(text: str, limit: int) -> int:
+    """Where to cut at most *limit* characters so that no word is cut; 0 when there is no space."""
+    end = limit
+    while end > 0 and not text[end - 1].isspace():
+        end -= 1
+    return end
+
+
+class Session:
+    """One ONNX Runtime session. `run` may be called from several threads at once."""
+
+    def __init__(self, model_path: Path, *, threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(
+                str(model_path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's own classes share no public base
+            raise PackageError(f"{model_path.name} cannot be loaded: {error}") from error
+        self._inputs = tuple(node.name for node in self._session.get_inputs())
+        self._output = self._session.get_outputs()[0].name
+
+    def run(self, encodings: Sequence[Encoding], *, pad_token_id: int = 0) -> Logits:
+        """Logits (B, labels) float32 of one right-padded batch, in order.
+
+        Raises `EngineFailed` when the graph does.
+        """
+        feed = padded(encodings, pad_token_id=pad_token_id)
+        try:
+            output = self._session.run([self._output], {name: feed[name] for name in self._inputs})
+        except Exception as error:
+            raise EngineFailed(
+                f"the model failed on a batch of {len(encodings)}: {error}"
+            ) from error
+        return np.asarray(output[0], dtype=np.float32)
+
+
+def padded(encodings: Sequence[Encoding], *, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
+    """Every input a text encoder may take, (B, T) int64 with T the longest text.
+
+    int64: the ONNX export of every encoder fixes this type.
+    """
+    shape = (len(encodings), max(len(encoding) for encoding in encodings))
+    ids = np.full(shape, pad_token_id, dtype=np.int64)
+    mask = np.zeros(shape, dtype=np.int64)
+    type_ids = np.zeros(shape, dtype=np.int64)
+    for row, encoding in enumerate(encodings):
+        ids[row, : len(encoding)] = encoding.ids
+        mask[row, : len(encoding)] = 1
+        type_ids[row, : len(encoding)] = encoding.type_ids
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": type_ids}
+
+
+class Engine:
+    """A package, ready to answer: the yardstick that every other path must equal."""
+
+    def __init__(self, package: Package, *, threads: int = 1) -> None:
+        config = package.config
+        self.package = package
+        self.tokenizer = TextTokenizer(package.tokenizer_path, max_length=config.max_length)
+        self.session = Session(package.model_path, threads=threads)
+
+    def run(self, encodings: Sequence[Encoding]) -> Logits:
+        """Logits (B, labels) of one batch, exactly as given."""
+        return self.session.run(encodings, pad_token_id=self.package.config.pad_token_id)
+
+    def logits(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> Logits:
+        """Logits (B, labels), each text alone: no answer depends on its neighbours."""
+        rows = [self.run([encoding]) for encoding in self.tokenizer.encode(texts, pairs)]
+        return np.concatenate(rows) if rows else np.zeros((0, 0), dtype=np.float32)
+
+    def predict(
+        self, texts: Sequence[str], pairs: Sequence[str | None] | None = None
+    ) -> Iterator[Prediction]:
+        """One answer a text, in order."""
+        for row in self.logits(texts, pairs):
+            yield prediction(row, self.package)
+
+
+def probabilities(logits: Logits, task: Task) -> Logits:
+    """Softmax over labels, or a sigmoid each for multi-label; same shape, in float32.
+
+    Computed in float64 by row, so that a row's result does not depend on the batch it stands in.
+    """
+    wide: npt.NDArray[np.float64] = logits.astype(np.float64)
+    if task == "multi_label":
+        with np.errstate(over="ignore"):
+            return (1.0 / (1.0 + np.exp(-wide))).astype(np.float32)
+    shifted = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    shares: Logits = (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return shares
+
+
+def prediction(row: Logits, package: Package) -> Prediction:
+    """The answer that one row of logits (labels,) means."""
+    config = package.config
+    scores = tuple(float(score) for score in probabilities(row, config.task))
+    top = int(np.argmax(row))
+    if config.task == "single_label":
+        return Prediction(label=config.labels[top], score=scores[top], labels=None, scores=scores)
+    thresholds = config.thresholds or (0.5,) * len(scores)
+    reached = [i for i in range(len(scores)) if scores[i] >= thresholds[i]]
+    reached.sort(key=lambda i: -scores[i])
+    given = tuple((config.labels[i], scores[i]) for i in reached)
+    if given:
+        return Prediction(label=given[0][0], score=given[0][1], labels=given, scores=scores)
+    return Prediction(label=None, score=scores[top], labels=given, scores=scores)

@@ -1,0 +1,156 @@
+"""A tiny real package: WordPiece tokenizer, an ONNX graph of a few nodes, golden answers.
+
+Weights are small multiples of 1/8, so that sums are exact in float32 in any order and a text's
+logits are bit-equal alone and in any padded batch: what the laws of batching are stated on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from registry.artifact import Manifest, staged
+from serving.engine import Engine
+from serving.package import (
+    CARD,
+    CONFIG,
+    COST,
+    GATES,
+    GOLDEN,
+    MODEL,
+    TOKENIZER,
+    CostGrid,
+    GoldenAnswer,
+    Package,
+    PackageConfig,
+    Task,
+    open_package,
+)
+
+WORDS = ("good", "bad", "soup", "staff", "cold", "warm", "not", "very", "the", "was", "and", "##s")
+LABELS = ("negative", "neutral", "positive")
+GATES_DOCUMENT = {
+    "fp32": {"accuracy": 0.5, "macro_f1": 0.5, "model_bytes": 1000},
+    "served": {"accuracy": 0.5, "macro_f1": 0.5, "model_bytes": 1000},
+    "label_flip_rate": 0.0,
+}
+GRID = CostGrid(
+    batches=(1, 8), lengths=(4, 32), ms=((0.1, 0.2), (0.3, 0.9)), threads=1, machine="test"
+)
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+_DIM = 8
+MakePackage = Callable[..., Package]
+
+
+def tiny_tokenizer() -> Tokenizer:
+    """BERT's pipeline over a vocabulary of a few words."""
+    vocabulary = {word: i for i, word in enumerate((*_SPECIAL, *WORDS))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return tokenizer
+
+
+def tiny_graph(labels: int) -> onnx.ModelProto:
+    """logits = mean of the real tokens' embeddings @ weights; (B, T) -> (B, labels)."""
+    rng = np.random.default_rng(0)
+    size = len(WORDS) + len(_SPECIAL)
+    embeddings = (rng.integers(-8, 9, (size, _DIM)) / 8).astype(np.float32)
+    weights = (rng.integers(-8, 9, (_DIM, labels)) / 8).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["embeddings", "input_ids"], ["tokens"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["mask3"]),
+        helper.make_node("Mul", ["tokens", "mask3"], ["masked"]),
+        helper.make_node("ReduceSum", ["masked", "time"], ["sums"], keepdims=0),
+        helper.make_node("ReduceSum", ["mask", "time"], ["counts"], keepdims=1),
+        helper.make_node("MatMul", ["sums", "weights"], ["raw"]),
+        helper.make_node("Div", ["raw", "counts"], ["logits"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "time"])
+        for name in ("input_ids", "attention_mask")
+    ]
+    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", labels])
+    constants = [
+        numpy_helper.from_array(embeddings, "embeddings"),
+        numpy_helper.from_array(weights, "weights"),
+        numpy_helper.from_array(np.array([2]), "last"),
+        numpy_helper.from_array(np.array([1]), "time"),
+    ]
+    graph = helper.make_graph(nodes, "tiny", inputs, [output], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def build_package(target: Path, config: PackageConfig, *, golden_shift: float = 0.0) -> Package:
+    """Seal a tiny package at *target*; *golden_shift* plants golden answers that are wrong."""
+    with staged(target, kind="package", lineage={}) as folder:
+        onnx.save(tiny_graph(len(config.labels)), str(folder / MODEL))
+        tiny_tokenizer().save(str(folder / TOKENIZER))
+        (folder / CONFIG).write_bytes(config.to_bytes())
+        (folder / COST).write_bytes(GRID.to_bytes())
+        (folder / GATES).write_text(json.dumps(GATES_DOCUMENT))
+        (folder / CARD).write_text("tiny\n")
+        unsealed = Package(
+            folder=folder,
+            manifest=Manifest(kind="package", files={}, lineage={}),
+            config=config,
+            cost=GRID,
+        )
+        texts = ["the soup was good", "the staff was very bad and cold"]
+        pairs = ["the soup was warm"] * 2 if config.text_pair else [None] * 2
+        logits = Engine(unsealed).logits(texts, pairs) + golden_shift
+        lines = [
+            GoldenAnswer(text=text, text_pair=pair, logits=tuple(map(float, row))).to_line()
+            for text, pair, row in zip(texts, pairs, logits, strict=True)
+        ]
+        (folder / GOLDEN).write_text("\n".join(lines) + "\n")
+    return open_package(target)
+
+
+@pytest.fixture
+def make_package(tmp_path_factory: pytest.TempPathFactory) -> MakePackage:
+    """Build a sealed tiny package, and open it."""
+
+    def make(
+        *,
+        task: Task = "single_label",
+        text_pair: bool = False,
+        batch_invariant: bool = True,
+        max_length: int = 32,
+        golden_shift: float = 0.0,
+    ) -> Package:
+        config = PackageConfig(
+            name="tiny",
+            task=task,
+            text_pair=text_pair,
+            labels=LABELS,
+            max_length=max_length,
+            pad_token_id=0,
+            inputs=("input_ids", "attention_mask"),
+            precision="fp32",
+            batch_invariant=batch_invariant,
+            base_model="tiny",
+        )
+        target = tmp_path_factory.mktemp("package") / "tiny"
+        return build_package(target, config, golden_shift=golden_shift)
+
+    return make
+
+
+@pytest.fixture
+def package(make_package: MakePackage) -> Package:
+    """Single label, batch-invariant."""
+    return make_package()
