@@ -2,6 +2,6 @@
 
 `artifact` is the folder format every stage writes and every stage verifies; `reference` is how a
 user names one; `store` keeps versions, aliases, runs and lineage in MLflow. Nothing here knows what
-a dataset, a checkpoint or a package contains. Importing `registry` or `registry.artifact` costs
-nothing: MLflow is imported by `registry.store` alone.
+a dataset, a checkpoint or a package contains. Importing any of it is cheap: MLflow is imported by
+functions of `registry.connection` and `registry.backend`, when there is something to read or write.
 """

@@ -126,12 +126,15 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise CorruptArtifact(f"{folder} has no {MANIFEST}: not an artifact, or not finished.")
     try:
-        document = json.loads(path.read_bytes())
-        return _parse(document)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        written = path.read_bytes()
+        manifest = _parse(json.loads(written))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CorruptArtifact(
             f"{path} cannot be read ({error}); fetch the artifact again."
         ) from error
+    if manifest.to_bytes() != written:  # what the digest does not cover could be changed unseen
+        raise CorruptArtifact(f"{path} was changed; fetch the artifact again.")
+    return manifest
 
 
 def verify(folder: Path, *, kind: Kind | None = None) -> Manifest:
@@ -181,6 +184,8 @@ def _list_files(folder: Path) -> list[str]:
             raise CorruptArtifact(f"{path} is a link; artifacts hold plain files only.")
         if path.is_file():
             names.append(path.relative_to(folder).as_posix())
+        elif not path.is_dir():
+            raise CorruptArtifact(f"{path} is a device; artifacts hold plain files only.")
     return names
 
 

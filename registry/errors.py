@@ -5,7 +5,8 @@ RegistryError            exit code 1; every message is one sentence with the way
 ├── ArtifactExists       the target folder is already there
 ├── NotFound             no such name, version, alias or path
 ├── BadReference         the text is not a reference
-└── StoreUnavailable     the tracking server or its artifact store does not answer
+├── StoreUnavailable     the tracking server or its artifact store does not answer
+└── AddressTaken         the port for the page is in use
 """
 
 from __future__ import annotations
@@ -35,3 +36,7 @@ class BadReference(RegistryError):
 
 class StoreUnavailable(RegistryError):
     """The tracking server or its artifact store does not answer."""
+
+
+class AddressTaken(RegistryError):
+    """Somebody listens already where the registry's page was to be shown."""

@@ -1,0 +1,158 @@
+"""Bytes of sealed folders to and from where versions lie; nothing is trusted before it is verified.
+
+A place is a path of this machine (or file://), an object store that fsspec knows (s3://, with
+AWS_ENDPOINT_URL respected), or an artifact URI that only MLflow can reach. Copies and downloads are
+staged beside their target, verified against the digest asked for, and renamed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from registry.artifact import (
+    MANIFEST,
+    STAGING_SUFFIX,
+    Kind,
+    Manifest,
+    read_manifest,
+    verify,
+)
+from registry.errors import CorruptArtifact, NotFound, StoreUnavailable
+from registry.home import home
+
+_log = logging.getLogger(__name__)
+
+
+def local_path(uri: str) -> Path | None:
+    """The path that *uri* means on this machine; None when it lies elsewhere."""
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if parts.scheme else Path(uri)
+
+
+def verified(folder: Path, *, kind: Kind, digest: str) -> Path:
+    """*folder*, every byte of which is what *digest* names. Raises `CorruptArtifact`, `NotFound`."""
+    found = verify(folder, kind=kind).digest
+    if found != digest:
+        raise CorruptArtifact(f"{folder} holds {found[:12]}, but {digest[:12]} was published here.")
+    return folder
+
+
+def copy_in(source: Path, target: Path, manifest: Manifest) -> None:
+    """Copy a sealed folder to *target*, which appears only when all its bytes are there and right.
+
+    A hard link would cost nothing, but then a later change of the source would change the version.
+    """
+    with _staging(target) as staging:
+        for name in (*manifest.files, MANIFEST):
+            path = staging / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, path)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        verified(staging, kind=manifest.kind, digest=manifest.digest)
+        staging.rename(target)
+
+
+def cached(digest: str, *, kind: Kind, download: Callable[[Path], Path]) -> Path:
+    """The verified local copy of what *digest* names, downloaded when it is not there yet.
+
+    *download* fills the empty folder it is given and returns where in it the artifact lies. Several
+    processes may do this at once: each downloads for itself, and equal bytes make it harmless.
+    """
+    target = home() / "cache" / digest
+    try:
+        return verified(target, kind=kind, digest=digest)
+    except NotFound:
+        pass
+    except CorruptArtifact as error:
+        _log.info("Downloading again: %s", error)
+        shutil.rmtree(target)
+    with _staging(target) as staging:
+        folder = verified(download(staging), kind=kind, digest=digest)
+        try:
+            folder.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+    return target
+
+
+def download_verified(digest: str, *, kind: Kind, download: Callable[[Path], Path]) -> None:
+    """Download what *digest* names, verify it, and drop it: a proof, whatever the cache holds."""
+    with _staging(home() / "cache" / digest) as staging:
+        verified(download(staging), kind=kind, digest=digest)
+
+
+def read_object_manifest(uri: str) -> Manifest:
+    """The manifest of a sealed folder in an object store. Raises `NotFound`, `StoreUnavailable`."""
+    with tempfile.TemporaryDirectory() as folder:
+        with _objects(uri) as files:
+            files.get_file(f"{uri}/{MANIFEST}", str(Path(folder) / MANIFEST))
+        try:
+            return read_manifest(Path(folder))
+        except CorruptArtifact as error:
+            message = f"{uri}/{MANIFEST} cannot be read; publish the artifact again."
+            raise CorruptArtifact(message) from error
+
+
+def download_objects(uri: str, folder: Path) -> Path:
+    """Fill *folder* with the sealed folder at *uri*; only what its manifest lists is fetched."""
+    manifest = read_object_manifest(uri)
+    _log.info("Downloading %s (%.0f MB)", uri, manifest.total_bytes / 1e6)
+    with _objects(uri) as files:
+        for name in (*manifest.files, MANIFEST):
+            relative = PurePosixPath(name)
+            if relative.is_absolute() or ".." in relative.parts:
+                raise CorruptArtifact(f"{uri}: {name!r} would be written out of the folder.")
+            path = folder / relative
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.get_file(f"{uri}/{name}", str(path))
+    return folder
+
+
+def upload_objects(source: Path, uri: str, manifest: Manifest) -> None:
+    """Put a sealed folder to *uri*, manifest last, so that a broken upload is no artifact."""
+    with _objects(uri) as files:
+        for name in (*manifest.files, MANIFEST):
+            files.put_file(str(source / name), f"{uri}/{name}")
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """An empty folder beside *target*, gone afterwards unless it was renamed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(
+        tempfile.mkdtemp(prefix=f".{target.name}.", suffix=STAGING_SUFFIX, dir=target.parent)
+    )
+    folder.chmod(0o755)  # mkdtemp's 0700 would shut out the account that serves
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _objects(uri: str) -> Iterator[Any]:
+    """An fsspec file system for *uri*; its errors come out as ours."""
+    import fsspec
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        # No instance cache: credentials and endpoint may change, and listings must be fresh.
+        yield fsspec.filesystem(urlsplit(uri).scheme, skip_instance_cache=True)
+    except FileNotFoundError as error:
+        raise NotFound(f"{uri} does not exist or holds no {MANIFEST}.") from error
+    except (PermissionError, BotoCoreError, ClientError) as error:
+        raise StoreUnavailable(
+            f"{uri} cannot be reached ({error}); check the credentials and AWS_ENDPOINT_URL."
+        ) from error
