@@ -1,0 +1,142 @@
+"""The fp32 graph answers as the checkpoint does, and names nothing but the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from export.checkpoint import Checkpoint, read_checkpoint
+from export.errors import CheckpointError
+from export.exam import Exam
+from export.fp32 import TOLERANCE, export_fp32, graph_inputs
+from serving.engine import Encoding, Session
+
+MakeCheckpoint = Callable[..., Path]
+Weights = dict[str, Any]
+PLAIN = ("input_ids", "attention_mask")
+
+
+ARCHITECTURES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "bert": ({}, (*PLAIN, "token_type_ids")),
+    "distilbert": ({"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2}, PLAIN),
+    "roberta": ({"type_vocab_size": 1}, PLAIN),
+}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_graph_answers_as_torch(
+    make_checkpoint: MakeCheckpoint, encodings: list[Encoding], tmp_path: Path, architecture: str
+) -> None:
+    """Alone and padded, logits are torch's; segments are asked for only where they are used."""
+    config, inputs = ARCHITECTURES[architecture]
+    checkpoint = read_checkpoint(make_checkpoint(architecture, **config))
+
+    graph, difference = export_fp32(checkpoint, encodings, tmp_path)
+
+    assert difference <= TOLERANCE
+    assert graph_inputs(graph) == inputs
+
+
+def test_batch_and_length_are_dynamic(exported: Path, encodings: list[Encoding]) -> None:
+    """A batch of any size and length gives a row of logits for each text."""
+    session = Session(exported, threads=1)
+    shortest, longest = min(encodings, key=len), max(encodings, key=len)
+
+    assert len(shortest) < len(longest)
+    assert session.run([shortest]).shape == (1, 3)
+    assert session.run([longest] * 5).shape == (5, 3)
+
+
+def test_equal_checkpoints_give_equal_bytes(
+    paper: tuple[Checkpoint, Exam], exported: Path, encodings: list[Encoding], tmp_path: Path
+) -> None:
+    """Exporting again, elsewhere, gives the same file."""
+    again, _ = export_fp32(paper[0], encodings, tmp_path)
+
+    assert again.read_bytes() == exported.read_bytes()
+
+
+def test_graph_names_no_place(paper: tuple[Checkpoint, Exam], exported: Path) -> None:
+    """No folder of the machine that exported it stands in the file."""
+    content = exported.read_bytes()
+
+    assert str(paper[0].folder).encode() not in content
+    assert b"site-packages" not in content
+
+
+def test_export_leaves_one_file(exported: Path) -> None:
+    """Weights are inside the graph; what the exporter writes beside it is gone."""
+    assert [path.name for path in exported.parent.iterdir()] == [exported.name]
+    assert (
+        onnx.load(str(exported), load_external_data=False).graph.initializer[0].data_location == 0
+    )
+
+
+def wider_head(weights: Weights) -> None:
+    """One output more than there are labels."""
+    for name in ("classifier.weight", "classifier.bias"):
+        weights[name] = np.concatenate([weights[name], weights[name][:1]])
+
+
+def no_head(weights: Weights) -> None:
+    """An encoder without its classifier."""
+    del weights["classifier.weight"], weights["classifier.bias"]
+
+
+@pytest.mark.parametrize("spoil", [wider_head, no_head])
+def test_head_that_does_not_fit_is_refused(
+    make_checkpoint: MakeCheckpoint,
+    encodings: list[Encoding],
+    tmp_path: Path,
+    spoil: Callable[[Weights], None],
+) -> None:
+    """Weights that would have to be invented stop the export."""
+
+    def change(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        spoil(weights)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    checkpoint = read_checkpoint(make_checkpoint(change=change))
+
+    with pytest.raises(CheckpointError, match=r"does not hold what .* \(classifier\.bias"):
+        export_fp32(checkpoint, encodings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "words"),
+    [("ernie", "cannot be exported to ONNX: "), ("fnet", "takes no attention_mask")],
+)
+def test_unfit_architecture_is_refused(
+    make_checkpoint: MakeCheckpoint,
+    encodings: list[Encoding],
+    tmp_path: Path,
+    architecture: str,
+    words: str,
+) -> None:
+    """What optimum cannot export, or padding would change, is named in one sentence."""
+    checkpoint = read_checkpoint(make_checkpoint(architecture))
+
+    with pytest.raises(CheckpointError, match=rf"^tiny-{architecture} \({architecture}\) {words}"):
+        export_fp32(checkpoint, encodings, tmp_path)
+
+
+def test_unknown_architecture_is_refused(
+    make_checkpoint: MakeCheckpoint, encodings: list[Encoding], tmp_path: Path
+) -> None:
+    """So is one that transformers does not know."""
+
+    def change(folder: Path) -> None:
+        config = (folder / "config.json").read_text()
+        (folder / "config.json").write_text(config.replace('"bert"', '"nosuch"'))
+
+    checkpoint = read_checkpoint(make_checkpoint(change=change))
+
+    with pytest.raises(CheckpointError, match="transformers cannot load it"):
+        export_fp32(checkpoint, encodings, tmp_path)

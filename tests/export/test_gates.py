@@ -1,0 +1,200 @@
+"""The gates as a pure function: every fault of an answer sheet has its reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from export import ExportOptions
+from export.answers import Answers, draw_company
+from export.exam import Exam, ExamRow
+from export.gates import Verdict, decisions, judge_answers, macro_f1, wilson
+from serving.package import Task
+
+Logits = npt.NDArray[np.float32]
+ROWS, LABELS = 1000, 4
+
+
+def sheet(logits: Logits, mixed: Logits | None = None, *, deterministic: bool = True) -> Answers:
+    """Answers with those logits."""
+    return Answers(
+        alone=logits,
+        mixed=logits if mixed is None else mixed,
+        deterministic=deterministic,
+        model_bytes=1,
+    )
+
+
+def good_logits(rows: int = ROWS) -> Logits:
+    """Row i is sure of label i % 4, and of no other (the others are below 0)."""
+    logits = np.full((rows, LABELS), -4.0, dtype=np.float32)
+    logits[np.arange(rows), np.arange(rows) % LABELS] = 4.0
+    return logits
+
+
+def verdict(
+    answers: Answers,
+    task: Task = "single_label",
+    *,
+    max_flip_percent: float = 2.0,
+    max_accuracy_drop_points: float = 1.0,
+) -> Verdict:
+    """On an exam whose truth is `good_logits`."""
+    rows = [
+        ExamRow(text="", text_pair=None, truth=(index % LABELS,))
+        for index in range(len(answers.alone))
+    ]
+    exam = Exam(task=task, rows=rows, held_out=len(rows), labels=LABELS)
+    return judge_answers(
+        "tried",
+        answers,
+        fp32=sheet(good_logits(len(rows))),
+        exam=exam,
+        options=ExportOptions(
+            max_flip_percent=max_flip_percent, max_accuracy_drop_points=max_accuracy_drop_points
+        ),
+    )
+
+
+def flipped(rows: int) -> Logits:
+    """`good_logits`, of which the first *rows* name the next label instead."""
+    logits = good_logits()
+    logits[:rows] = np.roll(logits[:rows], 1, axis=1)
+    return logits
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_equal_answers_pass(task: Task) -> None:
+    """Nothing flips, nothing changes, company does not matter."""
+    found = verdict(sheet(good_logits()), task)
+
+    assert found.passed
+    assert (found.accuracy, found.macro_f1, found.label_flip_rate) == (1.0, 1.0, 0.0)
+    assert (found.max_probability_change, found.mean_probability_change) == (0.0, 0.0)
+    assert found.batch_invariant
+    assert found.batch_bit_equal
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        (sheet(flipped(30)), "3.00 % of answers differ"),
+        (sheet(flipped(30)), "accuracy falls by 3.00 points"),
+        (sheet(np.zeros((ROWS, LABELS), dtype=np.float32)), "accuracy falls by 75.00"),
+        (
+            sheet(good_logits() + np.array([0, 0, 0, 9], dtype=np.float32)),
+            "75.00 % of answers differ",
+        ),
+        (sheet(good_logits() * np.float32(np.nan)), "not numbers"),
+        (sheet(good_logits(), deterministic=False), "different bits"),
+    ],
+    ids=["flips", "accuracy", "zeroed", "bias", "nan", "random"],
+)
+def test_fault_has_its_reason(answers: Answers, reason: str) -> None:
+    """A faulty candidate fails, and says why; its entry is still JSON."""
+    found = verdict(answers)
+
+    assert not found.passed
+    assert reason in "; ".join(found.reasons)
+    assert not any(
+        np.isnan(value) for value in found.document().values() if isinstance(value, float)
+    )
+
+
+def test_budgets_decide() -> None:
+    """The same answers pass or fail as the budgets say; a budget just reached is kept."""
+    answers = sheet(flipped(30))
+
+    assert verdict(answers, max_flip_percent=3.0, max_accuracy_drop_points=3.0).passed
+    assert not verdict(answers, max_flip_percent=2.9, max_accuracy_drop_points=3.0).passed
+    assert not verdict(answers, max_flip_percent=3.0, max_accuracy_drop_points=2.9).passed
+
+
+def test_flips_count_although_accuracy_stays() -> None:
+    """A candidate that is as often right, but elsewhere, does not give the same answers."""
+    logits = good_logits()
+    logits[:100] = -logits[:100]  # as wrong as can be, and fp32 is not the truth here either
+    rows = [ExamRow(text="", text_pair=None, truth=((i // 2) % LABELS,)) for i in range(ROWS)]
+    exam = Exam(task="single_label", rows=rows, held_out=ROWS, labels=LABELS)
+    fp32 = sheet(np.roll(logits, 1, axis=0))
+
+    found = judge_answers("tried", sheet(logits), fp32=fp32, exam=exam, options=ExportOptions())
+
+    assert len(found.reasons) == 1
+    assert "differ from fp32" in found.reasons[0]
+
+
+def test_multi_label_row_flips_with_any_label() -> None:
+    """One label more than fp32 gives makes another answer."""
+    logits = good_logits()
+    logits[:50, 3] = 1.0  # 12 of these have label 3 anyway
+
+    found = verdict(sheet(logits), "multi_label", max_flip_percent=100, max_accuracy_drop_points=9)
+
+    assert found.passed
+    assert found.label_flip_rate == pytest.approx(0.038)
+    assert found.accuracy == pytest.approx(1 - 0.038)
+
+
+def test_company_is_no_reason_but_is_said() -> None:
+    """What flips in a batch may be packaged, to be run alone."""
+    found = verdict(sheet(good_logits(), flipped(20)))
+
+    assert found.passed
+    assert not found.batch_invariant
+    assert found.batch_flip_rate == pytest.approx(0.02)
+
+
+def test_rounding_is_the_same_answer() -> None:
+    """fp32 in another shape rounds differently; that alone does not separate texts."""
+    found = verdict(sheet(good_logits(), good_logits() + np.float32(5e-5)))
+
+    assert found.batch_invariant
+    assert not found.batch_bit_equal
+
+
+@pytest.mark.parametrize(("rows", "proven"), [(60, False), (1000, True)])
+def test_small_exam_proves_no_batch_budget(rows: int, *, proven: bool) -> None:
+    """Logits that move in company are trusted only when enough rows show that no answer does."""
+    logits = good_logits(rows)
+
+    assert verdict(sheet(logits, logits + np.float32(0.1))).batch_invariant is proven
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "low", "high"),
+    [(0, 100, 0.0, 0.0370), (5, 100, 0.0215, 0.1118), (50, 100, 0.4038, 0.5962)],
+)
+def test_wilson_is_the_known_interval(count: int, total: int, low: float, high: float) -> None:
+    """Values of the published formula."""
+    assert wilson(count, total) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_macro_f1_is_scikit_learns() -> None:
+    """Also for labels that are never given or never true."""
+    from sklearn.metrics import f1_score
+
+    drawn = np.random.default_rng(0)
+    truth, given = drawn.random((2, 200, 6)) < np.array([0.5, 0.3, 0.2, 0.1, 0.05, 0.0])
+
+    assert macro_f1(given, truth) == pytest.approx(
+        f1_score(truth, given, average="macro", zero_division=0)
+    )
+
+
+def test_decisions_are_those_of_serving() -> None:
+    """One label a row, or all whose sigmoid reaches a half, to the last bit."""
+    logits = np.array([[0.0, -1e-9, 2.0], [-1.0, -2.0, -3.0]], dtype=np.float32)
+
+    assert decisions(logits, "single_label").tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert decisions(logits, "multi_label").tolist() == [[1, 1, 1], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("rows", [1, 8, 61])
+def test_every_row_is_drawn_into_company_once(rows: int) -> None:
+    """Groups of eight hold each row once, in no order."""
+    groups = draw_company(rows)
+
+    assert sorted(row for group in groups for row in group) == list(range(rows))
+    assert {len(group) for group in groups[:-1]} <= {8}
