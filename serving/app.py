@@ -14,7 +14,7 @@ from typing import Any
 from ray import serve
 
 from serving.core import Core
-from serving.errors import PackageError
+from serving.errors import EngineFailed, PackageError
 from serving.lanes import Lanes, choose_lanes, usable_cores
 from serving.locate import locate
 from serving.package import open_package
@@ -48,6 +48,11 @@ class Encoder:
         self._core = Core(package, lanes, settings)
         documentation = build_documentation(package, lanes, self._operations)
         self._endpoint = Endpoint(self._core, settings, documentation)
+
+    async def check_health(self) -> None:
+        """Called by Ray; after three failures in a row it replaces the replica."""
+        if not self._core.healthy():
+            raise EngineFailed("A lane has stalled.")
 
     def __serve_build_asgi_app__(self) -> AsgiApp:
         """The ASGI app; an object, since Ray takes a bound method for an ASGI 2 app."""

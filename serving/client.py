@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
 from serving.errors import ServingError
 
 _POLL_S = 0.1
+_URL_HINT = "Give the address that `miniml serve` printed, as in http://127.0.0.1:8000."
 
 
 class RemoteError(ServingError):
@@ -22,7 +23,20 @@ class Client:
 
     def __init__(self, url: str, *, timeout_s: float = 60.0) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=False)
+        try:
+            self._http = httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=False)
+        except httpx.InvalidURL as error:
+            raise RemoteError(f"{url!r} is not a URL ({error}).", hint=_URL_HINT) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
 
     def predict(
         self, text: str, text_pair: str | None = None, *, all_scores: bool = False
@@ -61,6 +75,8 @@ class Client:
             except (httpx.HTTPError, ValueError, KeyError, TypeError):
                 pass
             time.sleep(_POLL_S)
+        if not alive():
+            raise RemoteError(f"The server at {self.url} stopped before it was ready.")
         raise RemoteError(f"Nothing became ready at {self.url} within {timeout_s:.0f} s.")
 
     def _post(self, body: dict[str, Any]) -> Any:
@@ -70,9 +86,14 @@ class Client:
             raise RemoteError(
                 f"No answer from {self.url} ({error}).", hint="Is `miniml serve` running there?"
             ) from error
-        if response.status_code == httpx.codes.OK:
+        if response.status_code != httpx.codes.OK:
+            raise _remote_error(response)
+        try:
             return response.json()
-        raise _remote_error(response)
+        except ValueError as error:
+            raise RemoteError(
+                f"{response.url} answered, but not with JSON.", hint=_URL_HINT
+            ) from error
 
 
 def _remote_error(response: httpx.Response) -> RemoteError:

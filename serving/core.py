@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,12 +60,17 @@ class Core:
             max_queue_ms=settings.max_queue_ms,
         )
 
-    async def ask(self, texts: Sequence[str], pairs: Sequence[str] | None) -> Answered:
-        """Answers in the order of *texts*, each what the engine says of that text alone."""
+    async def ask(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, *, within_ms: float = math.inf
+    ) -> Answered:
+        """Answers in the order of *texts*, each what the engine says of that text alone.
+
+        within_ms: from now; beyond it `DeadlineExceeded`, without compute where that is foreseen.
+        """
         start_s = time.perf_counter()
         encodings = await self._tokenize(texts, pairs)
         tokenize_ms = (time.perf_counter() - start_s) * 1e3
-        answers = await self._batcher.answer(encodings)
+        answers = await self._batcher.answer(encodings, within_ms=within_ms - tokenize_ms)
         return Answered(
             predictions=tuple(prediction(answer.logits, self.package) for answer in answers),
             tokenize_ms=tokenize_ms,
@@ -76,6 +82,10 @@ class Core:
     def queued_ms(self) -> float:
         """Milliseconds of work that wait."""
         return self._batcher.queued_ms
+
+    def healthy(self) -> bool:
+        """Whether answers are being computed; false when a lane has stalled."""
+        return self._batcher.healthy()
 
     async def close(self) -> None:
         """Answer what waits, refuse the rest, free the threads."""

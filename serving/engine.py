@@ -59,6 +59,9 @@ class TextTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
         self._max_length = max_length
+        # Asked, not inferred from the type: several kinds split or not by an option.
+        splitter = self._tokenizer.pre_tokenizer
+        self._splits_at_spaces = bool(splitter) and len(splitter.pre_tokenize_str("a b")) > 1
 
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str | None] | None = None
@@ -70,7 +73,7 @@ class TextTokenizer:
         raw: dict[int, RawEncoding] = {}
         if whole:
             batch = [_tokenizer_input(texts[i], seconds[i]) for i in whole]
-            raw.update(zip(whole, self._tokenizer.encode_batch(batch), strict=True))
+            raw.update(zip(whole, self._raw(batch), strict=True))
         for i in set(range(len(texts))) - raw.keys():
             raw[i] = self._encode_long(texts[i], seconds[i])
         return [
@@ -78,30 +81,52 @@ class TextTokenizer:
             for i in range(len(texts))
         ]
 
+    def _raw(self, batch: list[str | tuple[str, str]]) -> list[RawEncoding]:
+        # Never `encode`: it holds the GIL, so a long text would stop the event loop. The fast one
+        # keeps no offsets, but puts the second text of a pair into the first's segment when
+        # `tokenizer.json` has no post-processor.
+        pairs = any(isinstance(given, tuple) for given in batch)
+        encode = self._tokenizer.encode_batch if pairs else self._tokenizer.encode_batch_fast
+        return list(encode(batch))
+
     def _encode_long(self, text: str, pair: str | None) -> RawEncoding:
-        """Tokenize a growing prefix, cut at white space, until what follows cannot matter."""
+        """Tokenize a growing prefix until what follows cannot matter; in doubt, the whole text."""
         if pair is not None:  # truncation takes from the longer text first: both lengths matter
-            return self._tokenizer.encode(text, pair)
+            return self._raw([(text, pair)])[0]
         limit = self._max_length * _CHARS_PER_TOKEN
-        while limit < len(text):
-            end = _last_space(text, limit)
-            # Twice the white-space boundary: a full encoding ends well before the cut.
-            raw = self._tokenizer.encode(text[:end]) if end else None
-            if raw is not None and len(raw.ids) == self._max_length and raw.overflowing:
+        while self._splits_at_spaces and limit < len(text):
+            end = _word_start(text, limit)
+            raw = self._cut(text[:end]) if end else None
+            if raw is not None:
                 return raw
             limit *= 2
-        return self._tokenizer.encode(text)
+        return self._raw([text])[0]
+
+    def _cut(self, prefix: str) -> RawEncoding | None:
+        """The encoding of *prefix* when all kept tokens lie in its first half, else None.
+
+        Words are tokenized apart, so a cut between words changes only the run of spaces it ends
+        with (byte-level vocabularies give its last space to the next word): no kept token may
+        touch that run.
+        """
+        (raw,) = self._tokenizer.encode_batch([prefix])  # with offsets, unlike `_raw`
+        full = len(raw.ids) == self._max_length and raw.overflowing
+        kept_end = max((end for _, end in raw.offsets), default=0)
+        return raw if full and 2 * kept_end <= len(prefix.rstrip()) else None
 
 
 def _tokenizer_input(text: str, pair: str | None) -> str | tuple[str, str]:
     return text if pair is None else (text, pair)
 
 
-def _last_space(text: str, limit: int) -> int:
-    """Where to cut at most *limit* characters so that no word is cut; 0 when there is no space."""
-    end = limit
-    while end > 0 and not text[end - 1].isspace():
-        end -= 1
+def _word_start(text: str, limit: int) -> int:
+    """The last place within *limit* characters where a word follows a space; 0 when there is none.
+
+    Only the plain space: every tokenizer that splits at spaces splits there, few at all of them.
+    """
+    end = text.rfind(" ", 0, limit) + 1
+    while end and text[end].isspace():  # inside a run of spaces
+        end = text.rfind(" ", 0, len(text[:end].rstrip())) + 1
     return end
 
 

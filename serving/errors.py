@@ -3,6 +3,8 @@
 ServingError                 500  exit code 1
 ├── BadRequest               422  the caller can mend it
 │   ├── MalformedBody        400  not JSON, or not an object
+│   ├── UnknownPath          404  nothing is served there
+│   ├── WrongMethod          405  something is, but not for this method
 │   ├── TooLarge             413  body or batch beyond the limit
 │   └── WrongInput           422  missing, empty, or of the wrong type
 ├── Unavailable              503  try again later
@@ -42,6 +44,22 @@ class MalformedBody(BadRequest):
     """The body is not JSON, or not an object."""
 
     status = 400
+
+
+class UnknownPath(BadRequest):
+    """Nothing is served at this path."""
+
+    status = 404
+
+
+class WrongMethod(BadRequest):
+    """The path takes other methods; `allow` names them."""
+
+    status = 405
+
+    def __init__(self, message: str, *, allow: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.allow = allow
 
 
 class TooLarge(BadRequest):

@@ -2,7 +2,7 @@
 
 The number of cores comes from the scheduler's affinity and the cgroup's quota, never from the host.
 Lanes of one thread share one ONNX Runtime session, whose `run` is thread-safe, so k lanes hold the
-weights once.
+weights once. Lanes of several threads need a session each, for a session has one thread pool.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
-from serving.engine import Encoding, Engine, Logits
+from serving.engine import Encoding, Engine, Logits, Session
 from serving.package import CostGrid
 
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,20 +32,43 @@ class Lanes:
     threads: int
 
 
-def usable_cores(cgroup: Path = _CGROUP) -> int:
-    """Cores this process may use: affinity, cut by the cgroup's CPU quota; at least 1."""
-    cores = float(len(os.sched_getaffinity(0)))
-    quota = _quota_cores(cgroup)
-    return max(1, math.floor(min(cores, quota) if quota else cores))
+def usable_cores(cgroup: Path = _CGROUP, own_groups: Path = _OWN_GROUPS) -> int:
+    """Cores this process may use: affinity, cut by the tightest CPU quota above it; at least 1.
+
+    cgroup: where cgroups are mounted, v1 or v2. own_groups: the process's place in them.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = float(len(affinity(0)) if affinity else os.cpu_count() or 1)
+    quotas = (_quota_cores(folder) for folder in _own_folders(cgroup, own_groups))
+    return max(1, math.floor(min([cores, *filter(None, quotas)])))
 
 
-def _quota_cores(cgroup: Path) -> float | None:
+def _own_folders(cgroup: Path, own_groups: Path) -> Iterator[Path]:
+    """Every folder whose CPU quota binds this process: its own group's and all above, v2 and v1."""
     try:
-        quota, period = (cgroup / "cpu.max").read_text(encoding="utf-8").split()
+        lines = own_groups.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    places = {"": "/"}  # controller list -> group; the empty one is v2
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "" or "cpu" in controllers.split(","):
+            places[controllers] = group
+    for controllers, group in places.items():
+        parts = Path(group.lstrip("/")).parts
+        # In a container the group's path may not be mounted; what is absent binds nothing.
+        for mount in (cgroup, cgroup / "cpu", *([cgroup / controllers] if controllers else [])):
+            yield from (mount.joinpath(*parts[:depth]) for depth in range(len(parts) + 1))
+
+
+def _quota_cores(folder: Path) -> float | None:
+    """The quota set in one cgroup folder, in cores; None when it sets none."""
+    try:
+        quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         try:
-            quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text(encoding="utf-8").strip()
-            period = (cgroup / "cpu/cpu.cfs_period_us").read_text(encoding="utf-8").strip()
+            quota = (folder / "cpu.cfs_quota_us").read_text(encoding="utf-8").strip()
+            period = (folder / "cpu.cfs_period_us").read_text(encoding="utf-8").strip()
         except OSError:
             return None
     return None if quota in ("max", "-1") else float(quota) / float(period)
@@ -60,16 +85,28 @@ def choose_lanes(cores: int, *, count: int | None = None, threads: int | None = 
 
 
 class LanePool:
-    """*lanes.count* worker threads, each running one batch at a time on the engine's session."""
+    """*lanes.count* worker threads, each running one batch at a time."""
 
     def __init__(self, engine: Engine, lanes: Lanes) -> None:
         self.lanes = lanes
-        self._engine = engine
+        self._pad_token_id = engine.package.config.pad_token_id
+        self._sessions: SimpleQueue[Session] = SimpleQueue()
+        for lane in range(lanes.count):
+            shared = lanes.threads == 1 or lane == 0
+            path = engine.package.model_path
+            self._sessions.put(engine.session if shared else Session(path, threads=lanes.threads))
         self._workers = ThreadPoolExecutor(max_workers=lanes.count, thread_name_prefix="lane")
 
     def submit(self, encodings: Sequence[Encoding]) -> Future[Logits]:
         """Run one batch when a lane is free; the future holds logits (B, labels)."""
-        return self._workers.submit(self._engine.run, encodings)
+        return self._workers.submit(self._run, encodings)
+
+    def _run(self, encodings: Sequence[Encoding]) -> Logits:
+        session = self._sessions.get()  # never waits: as many sessions as workers
+        try:
+            return session.run(encodings, pad_token_id=self._pad_token_id)
+        finally:
+            self._sessions.put(session)
 
     def close(self) -> None:
         """Finish what runs, drop what waits."""

@@ -19,7 +19,9 @@ class ServeOptions:
     )
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on."})
     port: int = field(default=8000, metadata={"help": "Port to listen on."})
-    lanes: int | None = field(default=None, metadata={"help": "Batches run at once; measured."})
+    lanes: int | None = field(
+        default=None, metadata={"help": "Batches run at once; default: one a core."}
+    )
     threads: int | None = field(default=None, metadata={"help": "Threads of each lane."})
     max_queue_ms: float = field(
         default=2000.0, metadata={"help": "Milliseconds of work that may wait; then 429."}

@@ -14,7 +14,14 @@ from typing import Any
 import orjson
 
 from serving.core import Core
-from serving.errors import NotReady, Overloaded, ServingError, TooLarge
+from serving.errors import (
+    NotReady,
+    Overloaded,
+    ServingError,
+    TooLarge,
+    WrongInput,
+    WrongMethod,
+)
 from serving.protocols import native
 from serving.settings import ServeSettings
 
@@ -24,6 +31,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+_METHODS = {"/predict": ("POST",), "/healthz": ("GET", "HEAD"), "/readyz": ("GET", "HEAD")}
+_DEADLINE_HEADER = b"x-deadline-ms"
 
 
 class Endpoint:
@@ -42,20 +51,24 @@ class Endpoint:
             await self._documentation(scope, receive, send)
             return
         path, method = scope["path"], scope["method"]
-        if path == "/predict" and method == "POST":
-            await self._predict(receive, send)
-        elif path in ("/healthz", "/readyz") and method in ("GET", "HEAD"):
-            await self._health(path, send)
-        else:
+        if (methods := _METHODS.get(path)) is None:
             await self._documentation(scope, receive, send)
+        elif method not in methods:
+            allow = ", ".join(methods)
+            await send_error(send, WrongMethod(f"{path} takes {allow}, not {method}.", allow=allow))
+        elif path == "/predict":
+            await self._predict(scope, receive, send)
+        else:
+            await self._health(path, send)
 
-    async def _predict(self, receive: Receive, send: Send) -> None:
+    async def _predict(self, scope: Message, receive: Receive, send: Send) -> None:
         try:
+            within_ms = _within_ms(scope["headers"])
             body = await _read_body(receive, max_bytes=self._settings.max_body_bytes)
             request = native.read_request(
                 body, text_pair=self._core.package.config.text_pair, limits=self._settings
             )
-            answered = await self._core.ask(request.texts, request.pairs)
+            answered = await self._core.ask(request.texts, request.pairs, within_ms=within_ms)
         except ServingError as error:
             await send_error(send, error)
             return
@@ -77,11 +90,29 @@ class Endpoint:
         await _send(send, 200, native.write_answer(documents, single=request.single), headers)
 
     async def _health(self, path: str, send: Send) -> None:
-        """Alive as long as this answers; ready once warmed up, which construction did, and not draining."""
-        if path == "/readyz" and self.draining:
-            await send_error(send, NotReady("This replica is shutting down."))
+        """Alive as long as this answers.
+
+        Ready when warmed up, which construction did, with work flowing, and not draining.
+        """
+        if path == "/readyz" and (self.draining or not self._core.healthy()):
+            reason = "is shutting down" if self.draining else "has a stalled lane"
+            await send_error(send, NotReady(f"This replica {reason}."))
             return
         await _send(send, 200, orjson.dumps({"status": "ok"}), [])
+
+
+def _within_ms(headers: Headers) -> float:
+    """Milliseconds the caller will wait, from the header; infinite without one."""
+    for name, value in headers:
+        if name == _DEADLINE_HEADER:
+            try:
+                within_ms = float(value)
+            except ValueError:
+                within_ms = math.nan
+            if not within_ms > 0:  # NaN, too
+                raise WrongInput(f"{name.decode()} must be a number of milliseconds above 0.")
+            return within_ms
+    return math.inf
 
 
 async def _read_body(receive: Receive, *, max_bytes: int) -> bytes:
@@ -110,6 +141,8 @@ async def send_error(send: Send, error: ServingError) -> None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
     elif isinstance(error, NotReady):
         headers.append((b"retry-after", b"1"))
+    elif isinstance(error, WrongMethod):
+        headers.append((b"allow", error.allow.encode()))
     await _send(send, error.status, native.write_error(error), headers)
 
 

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from serving.errors import ServingError, UnknownPath, WrongMethod
 from serving.lanes import Lanes
 from serving.package import Package
+from serving.protocols.native import write_error
 
 _PAGE = Path(__file__).parent.parent / "static" / "docs.html"
 _EXAMPLES = 16
+_PATHS = "There are POST /predict, GET /docs, /openapi.json, /info, /healthz, /readyz."
 
 
 class PredictBody(BaseModel):
@@ -83,13 +86,17 @@ def build_documentation(
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        known = "POST /predict, GET /docs, /info, /healthz, /readyz"
-        detail = {
-            "type": "NotFound" if error.status_code == 404 else "NotAllowed",  # noqa: PLR2004
-            "message": f"{request.method} {request.url.path} is not here.",
-            "hint": f"There are {known}.",
-        }
-        return JSONResponse({"error": detail}, status_code=error.status_code)
+        path = request.url.path
+        allow = {name.lower(): value for name, value in (error.headers or {}).items()}.get("allow")
+        refusal: ServingError
+        if allow:
+            message = f"{path} takes {allow}, not {request.method}."
+            refusal = WrongMethod(message, allow=allow)
+        else:
+            refusal = UnknownPath(f"Nothing is served at {path}.", hint=_PATHS)
+        return Response(
+            write_error(refusal), refusal.status, error.headers, media_type="application/json"
+        )
 
     _add_hot_paths(app)
     return app
@@ -148,10 +155,19 @@ def _predict_operation() -> dict[str, Any]:
         "413": "Too large",
         "422": "A field is missing, empty or of the wrong type",
         "429": "Overloaded; see Retry-After",
+        "500": "The model failed on a text",
         "503": "Not ready; see Retry-After",
+        "504": "Not answered within x-deadline-ms",
+    }
+    deadline = {
+        "name": "x-deadline-ms",
+        "in": "header",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "description": "Milliseconds you will wait; what cannot be answered by then is not run.",
     }
     return {
         "summary": "Classify one text, or many",
+        "parameters": [deadline],
         "requestBody": {"required": True, "content": content("PredictBody")},
         "responses": {
             "200": {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ MakePackage = Callable[..., Package]
 def tiny_tokenizer() -> Tokenizer:
     """BERT's pipeline over a vocabulary of a few words."""
     vocabulary = {word: i for i, word in enumerate((*_SPECIAL, *WORDS))}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -94,6 +95,22 @@ def tiny_graph(labels: int) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
+def tiny_config() -> PackageConfig:
+    """Single label, batch-invariant."""
+    return PackageConfig(
+        name="tiny",
+        task="single_label",
+        text_pair=False,
+        labels=LABELS,
+        max_length=32,
+        pad_token_id=0,
+        inputs=("input_ids", "attention_mask"),
+        precision="fp32",
+        batch_invariant=True,
+        base_model="tiny",
+    )
+
+
 def build_package(target: Path, config: PackageConfig, *, golden_shift: float = 0.0) -> Package:
     """Seal a tiny package at *target*; *golden_shift* plants golden answers that are wrong."""
     with staged(target, kind="package", lineage={}) as folder:
@@ -132,22 +149,29 @@ def make_package(tmp_path_factory: pytest.TempPathFactory) -> MakePackage:
         max_length: int = 32,
         golden_shift: float = 0.0,
     ) -> Package:
-        config = PackageConfig(
-            name="tiny",
+        config = replace(
+            tiny_config(),
             task=task,
             text_pair=text_pair,
-            labels=LABELS,
-            max_length=max_length,
-            pad_token_id=0,
-            inputs=("input_ids", "attention_mask"),
-            precision="fp32",
             batch_invariant=batch_invariant,
-            base_model="tiny",
+            max_length=max_length,
         )
         target = tmp_path_factory.mktemp("package") / "tiny"
         return build_package(target, config, golden_shift=golden_shift)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def build() -> Callable[[Path], Package]:
+    """Seal the tiny default package at a path: for fixtures that outlive a test."""
+    return lambda target: build_package(target, tiny_config())
+
+
+@pytest.fixture(scope="session")
+def wordpiece() -> Tokenizer:
+    """The tiny package's tokenizer."""
+    return tiny_tokenizer()
 
 
 @pytest.fixture

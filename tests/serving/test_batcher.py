@@ -1,0 +1,267 @@
+"""Laws of the batcher: conservation, order, no idle lane, no wasted or spoiled work."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.batcher import Batcher
+from serving.engine import Encoding, Logits
+from serving.errors import DeadlineExceeded, EngineFailed, NotReady, Overloaded
+from serving.lanes import Lanes
+
+POISON = 666
+Scenario = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Affine:
+    """A call costs 1 ms and 0.1 ms a padded token."""
+
+    def ms(self, batch: int, length: int) -> float:
+        """Fixed plus padded tokens."""
+        return 1 + 0.1 * batch * length
+
+
+class GatedPool:
+    """Real lanes whose batches end when the test opens the gate; the answer is the first token id."""
+
+    def __init__(self, count: int = 1) -> None:
+        self.lanes = Lanes(count=count, threads=1)
+        self.gate = threading.Event()
+        self.batches: list[list[int]] = []
+        self.most_at_once = 0
+        self._at_once = 0
+        self._workers = ThreadPoolExecutor(count)
+
+    def submit(self, encodings: Sequence[Encoding]) -> Future[Logits]:
+        """Run one batch when the gate is open."""
+        self.batches.append([encoding.ids[0] for encoding in encodings])
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        return self._workers.submit(self._run, encodings)
+
+    def _run(self, encodings: Sequence[Encoding]) -> Logits:
+        assert self.gate.wait(30)
+        self._at_once -= 1
+        ids = [encoding.ids[0] for encoding in encodings]
+        if POISON in ids:
+            raise EngineFailed("poison")
+        return np.array([[number] for number in ids], dtype=np.float32)
+
+
+def text(number: int, length: int = 4) -> Encoding:
+    """An encoding that is answered by *number*."""
+    return Encoding(ids=(number,) * length, type_ids=(0,) * length)
+
+
+def make(pool: GatedPool, *, max_batch: int = 8, max_queue_ms: float = 1e9) -> Batcher:
+    """A batcher on *pool*."""
+    return Batcher(pool, Affine(), max_batch=max_batch, max_queue_ms=max_queue_ms)
+
+
+async def numbers(batcher: Batcher, *asked: int) -> list[int]:
+    """Ask for several texts in one call."""
+    return [int(a.logits[0]) for a in await batcher.answer([text(number) for number in asked])]
+
+
+async def started(*coroutines: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
+    """Tasks that have all run up to their first wait."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def test_everybody_gets_their_own_answers_in_order() -> None:
+    """Under mixed calls every text is answered once, to its caller, in the caller's order."""
+
+    async def scenario() -> None:
+        pool = GatedPool(count=2)
+        batcher = make(pool)
+        calls = [tuple(range(100 * n, 100 * n + n % 5 + 1)) for n in range(60)]
+        tasks = await started(*(numbers(batcher, *call) for call in calls))
+        pool.gate.set()
+
+        assert await asyncio.gather(*tasks) == [list(call) for call in calls]
+        assert sorted(i for b in pool.batches for i in b) == sorted(i for c in calls for i in c)
+        assert pool.most_at_once == 2
+        assert batcher.queued_ms == pytest.approx(0)
+        assert batcher.healthy()
+
+    asyncio.run(scenario())
+
+
+def test_a_free_lane_starts_at_once_and_a_busy_one_gathers() -> None:
+    """The first text does not wait for company; what comes meanwhile runs together."""
+
+    async def scenario() -> None:
+        pool = GatedPool()
+        batcher = make(pool)
+        tasks = await started(*(numbers(batcher, n) for n in range(5)))
+
+        assert pool.batches == [[0]]
+        pool.gate.set()
+        await asyncio.gather(*tasks)
+        assert pool.batches == [[0], [1, 2, 3, 4]]
+
+    asyncio.run(scenario())
+
+
+def test_two_free_lanes_share_one_call() -> None:
+    """A call of many texts fills every free lane instead of one."""
+
+    async def scenario() -> None:
+        pool = GatedPool(count=2)
+        pool.gate.set()
+
+        assert await numbers(make(pool), *range(8)) == list(range(8))
+        assert [len(batch) for batch in pool.batches] == [4, 4]
+
+    asyncio.run(scenario())
+
+
+def test_what_is_not_batch_invariant_runs_alone() -> None:
+    """With max_batch 1 no text ever has company."""
+
+    async def scenario() -> None:
+        pool = GatedPool()
+        pool.gate.set()
+        await numbers(make(pool, max_batch=1), *range(6))
+
+        assert pool.batches == [[n] for n in range(6)]
+
+    asyncio.run(scenario())
+
+
+def test_a_poisoned_text_spoils_only_its_own_answer() -> None:
+    """A text that fails the model fails alone; its neighbours are answered, within the lanes."""
+
+    async def scenario() -> None:
+        pool = GatedPool()
+        batcher = make(pool)
+        asked = [0, 1, 2, POISON, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+        tasks = await started(*(numbers(batcher, n) for n in asked))
+        pool.gate.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert isinstance(answers.pop(3), EngineFailed)
+        assert answers == [[n] for n in asked if n != POISON]
+        assert pool.most_at_once == 1
+        assert batcher.healthy()
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_request_costs_no_inference() -> None:
+    """Texts whose caller left before their batch began are never run, nor do they count as queued."""
+
+    async def scenario() -> None:
+        pool = GatedPool()
+        batcher = make(pool)
+        first, gone, last = await started(*(numbers(batcher, n) for n in (1, 2, 3)))
+        before_ms = batcher.queued_ms
+        gone.cancel()
+        await asyncio.wait([gone])
+
+        assert batcher.queued_ms == pytest.approx(before_ms / 2)
+        pool.gate.set()
+        assert [await first, await last] == [[1], [3]]
+        assert pool.batches == [[1], [3]]
+
+    asyncio.run(scenario())
+
+
+def test_beyond_the_bound_is_refused_at_once() -> None:
+    """Work beyond max_queue_ms is refused with a time to retry; what was accepted is answered."""
+
+    async def scenario() -> None:
+        pool = GatedPool()
+        batcher = make(pool, max_queue_ms=3.0)  # a text is 1.4 ms
+        accepted = await started(*(numbers(batcher, n) for n in range(3)))
+        with pytest.raises(Overloaded) as refused:
+            await numbers(batcher, 3)
+
+        assert refused.value.retry_after_s == pytest.approx(0.0012)
+        pool.gate.set()
+        assert await asyncio.gather(*accepted) == [[0], [1], [2]]
+        assert await numbers(batcher, 3) == [3]
+
+    asyncio.run(scenario())
+
+
+def test_a_lone_call_is_never_refused() -> None:
+    """However large, a call is taken when nothing waits: later it would cost the same."""
+
+    async def scenario() -> None:
+        pool = GatedPool()
+        pool.gate.set()
+
+        assert await numbers(make(pool, max_queue_ms=0.1), *range(20)) == list(range(20))
+
+    asyncio.run(scenario())
+
+
+def test_what_would_be_late_is_not_run() -> None:
+    """A text that cannot be answered in its time is refused, and costs no inference."""
+
+    async def scenario() -> None:
+        pool = GatedPool()
+        batcher = make(pool)
+        (first,) = await started(numbers(batcher, 1))
+        (late,) = await started(batcher.answer([text(2)], within_ms=1.0))
+        (patient,) = await started(batcher.answer([text(3)], within_ms=60_000.0))
+        pool.gate.set()
+
+        assert await first == [1]
+        with pytest.raises(DeadlineExceeded):
+            await late
+        assert [int(a.logits[0]) for a in await patient] == [3]
+        assert pool.batches == [[1], [3]]
+
+    asyncio.run(scenario())
+
+
+def test_closing_answers_what_was_accepted() -> None:
+    """While closing, new texts are refused, and those that run or wait are answered."""
+
+    async def scenario() -> None:
+        pool = GatedPool()
+        batcher = make(pool)
+        running, waiting = await started(numbers(batcher, 1), numbers(batcher, 2))
+        (closing,) = await started(batcher.close())
+        with pytest.raises(NotReady):
+            await numbers(batcher, 3)
+
+        assert not closing.done()
+        pool.gate.set()
+        await closing
+        assert [await running, await waiting] == [[1], [2]]
+
+    asyncio.run(scenario())
+
+
+def test_a_stalled_lane_is_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that runs far beyond its cost makes the batcher unhealthy, until it comes back."""
+
+    async def scenario() -> None:
+        now_s = [1000.0]
+        monkeypatch.setattr(time, "perf_counter", lambda: now_s[0])
+        pool = GatedPool()
+        batcher = make(pool)
+        (task,) = await started(numbers(batcher, 1))
+
+        now_s[0] += 29
+        assert batcher.healthy()
+        now_s[0] += 2
+        assert not batcher.healthy()
+        pool.gate.set()
+        await task
+        assert batcher.healthy()
+
+    asyncio.run(scenario())

@@ -1,0 +1,284 @@
+"""Laws of the running server: real Ray, real HAProxy, real sockets, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from playwright.sync_api import Route, sync_playwright
+
+from serving.client import Client, RemoteError
+from serving.engine import Engine, prediction
+from serving.errors import PortInUse
+from serving.options import ServeOptions
+from serving.package import Package
+from serving.protocols.native import prediction_document
+from serving.server import ray_folder, refuse_taken_port, serve
+
+ROOT = Path(__file__).parent.parent.parent
+START_S, STOP_S = 240.0, 90.0
+CHROMIUM = shutil.which("chromium")
+TEXTS = ["good", "the soup was very bad and cold", "not warm " * 40, "staff"]
+Build = Callable[[Path], Package]
+
+
+def free_port() -> int:
+    """A port nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Of a user with a home of their own and nothing of Ray's set."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MINIML_"))}
+    return kept | {"HOME": str(home), "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+class Server:
+    """A server in a process group of its own, and every process that came of it."""
+
+    def __init__(self, command: list[str], url: str, home: Path, **extra: str) -> None:
+        self.url = url
+        self.log = home / f"{len(list(home.iterdir()))}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                env=environment(home) | extra,
+                stderr=log,
+                stdout=log,
+                start_new_session=True,
+                cwd=home,
+            )
+        self._family: set[psutil.Process] = set()
+
+    def wait_ready(self) -> None:
+        """Until a request is answered; fails with the log when the process ends before."""
+        with Client(self.url) as client:
+            try:
+                client.wait_ready(timeout_s=START_S, alive=lambda: self.process.poll() is None)
+            except RemoteError:
+                pytest.fail(self.log.read_text(errors="replace")[-3000:])
+        self._family |= set(psutil.Process(self.process.pid).children(recursive=True))
+
+    def stop(self, number: signal.Signals, *, group: bool = False) -> int:
+        """Signal it, or its whole group, and return the exit code."""
+        if self.process.poll() is None:
+            self._family |= set(psutil.Process(self.process.pid).children(recursive=True))
+            (os.killpg if group else os.kill)(self.process.pid, number)
+        return self.process.wait(STOP_S)
+
+    def left(self) -> list[str]:
+        """Names of processes of the server that still run; ended at once, so that tests stay apart."""
+        _, alive = psutil.wait_procs(self._family, timeout=5)
+        running = [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        names = [process.name() for process in running]
+        for process in running:
+            process.kill()
+        return names
+
+
+def miniml_serve(package: Package, port: int, home: Path, **extra: str) -> Server:
+    """`miniml serve` in a process of its own."""
+    code = (
+        "import sys, logging; logging.basicConfig(level=logging.INFO);"
+        "from serving.options import ServeOptions; from serving.server import serve;"
+        "serve(ServeOptions(package=sys.argv[1], port=int(sys.argv[2])))"
+    )
+    command = [sys.executable, "-c", code, str(package.folder), str(port)]
+    return Server(command, f"http://127.0.0.1:{port}", home, **extra)
+
+
+def serve_run(package: Package, port: int, home: Path) -> Server:
+    """Plain `serve run` with Ray's default Python proxy, on a port of its own."""
+    config = home / "serve.yaml"
+    application = {
+        "name": "miniml",
+        "import_path": "serving.app:build",
+        "args": {"package": str(package.folder), "lanes": "1"},
+    }
+    http = {"host": "127.0.0.1", "port": port}
+    config.write_text(json.dumps({"http_options": http, "applications": [application]}))
+    command = [str(Path(sys.executable).parent / "serve"), "run", str(config)]
+    return Server(command, f"http://127.0.0.1:{port}", home, RAY_AUTH_MODE="disabled")
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory, build: Build) -> Package:
+    """One tiny package for all servers of this file."""
+    return build(tmp_path_factory.mktemp("package") / "tiny")
+
+
+@pytest.fixture(scope="module", params=["miniml serve, HAProxy", "serve run, Python proxy"])
+def server(
+    request: pytest.FixtureRequest, package: Package, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A running server, one mode after the other; the last law is on how it ends.
+
+    `miniml serve` runs in an unkind environment: a TMPDIR too deep for sockets, no home to write
+    to, and a RAY_ADDRESS that is none of its business.
+    """
+    home = tmp_path_factory.mktemp("home")
+    if request.param.startswith("miniml"):
+        deep = home / ("d" * 90)
+        deep.mkdir()
+        unkind = {"TMPDIR": str(deep), "HOME": "/proc/nonexistent", "RAY_ADDRESS": "127.0.0.1:1"}
+        running = miniml_serve(package, free_port(), home, **unkind)
+    else:
+        running = serve_run(package, free_port(), home)
+    try:
+        running.wait_ready()
+        yield running
+    finally:
+        running.stop(signal.SIGINT)
+        running.left()
+
+
+def expected(package: Package, texts: list[str]) -> list[dict[str, Any]]:
+    """What the engine says of each text alone, as it goes over the wire."""
+    labels = package.config.labels
+    answers = (prediction(row, package) for row in Engine(package).logits(texts))
+    return [prediction_document(answer, labels, all_scores=False) for answer in answers]
+
+
+def test_concurrent_answers_are_the_engines_alone(server: Server, package: Package) -> None:
+    """32 mixed calls at once get, in order and bit for bit, what each text gets alone."""
+    calls = [(TEXTS * 4)[n % 5 : n % 5 + 1 + n % 9] for n in range(32)]
+
+    def call(texts: list[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        with Client(server.url) as client:
+            return client.predict_many(texts), client.predict(texts[0])
+
+    with ThreadPoolExecutor(32) as callers:
+        answers = list(callers.map(call, calls))
+
+    for texts, (many, one) in zip(calls, answers, strict=True):
+        assert many == expected(package, texts)
+        assert one == many[0]
+
+
+def test_errors_pass_the_proxy_unchanged(server: Server) -> None:
+    """Status and body of a refusal reach the caller as the replica wrote them."""
+    post = "POST /predict"
+    cases = [
+        (post, b"{", 400),
+        (post, b'{"texts": []}', 422),
+        (post, b'{"text": "%s"}' % (b"a" * 1_000_000), 413),
+        (post, b'{"text": "%s"}' % (b"a" * 20_000_000), 413),
+        ("GET /predict", b"", 405),
+        ("GET /nowhere", b"", 404),
+    ]
+    for asked, body, status in cases:
+        method, path = asked.split()
+        response = httpx.request(method, server.url + path, content=body, timeout=60)
+
+        assert response.status_code == status
+        assert response.json()["error"]["message"]
+
+
+def test_ready_and_alive(server: Server, package: Package) -> None:
+    """Both probes say yes, and every answer names the package."""
+    assert httpx.get(f"{server.url}/healthz").status_code == 200
+    assert httpx.get(f"{server.url}/readyz").status_code == 200
+    response = httpx.post(f"{server.url}/predict", json={"text": "good"})
+    assert response.headers["x-package-digest"] == package.digest
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_the_page_works_in_a_browser(server: Server) -> None:
+    """In a real browser the page fills itself, classifies a text, and asks nobody else."""
+    elsewhere: list[str] = []
+
+    def only_here(route: Route) -> None:
+        if route.request.url.startswith(server.url):
+            route.continue_()
+        else:
+            elsewhere.append(route.request.url)
+            route.abort()
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        page = browser.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.route("**/*", only_here)
+        page.goto(f"{server.url}/docs")
+        page.get_by_role("heading", name="tiny: 3 labels").wait_for()
+        page.get_by_text("PredictAnswer").first.wait_for()
+        page.get_by_label("Text to classify").fill("the staff was good")
+        page.get_by_role("button", name="Classify").click()
+        page.get_by_role("table", name="Scores").get_by_text("positive").wait_for()
+        browser.close()
+
+    assert (elsewhere, errors) == ([], [])
+
+
+def test_it_stops_and_leaves_nothing(server: Server) -> None:
+    """One SIGINT ends it with success, all it started, and its hold on the port."""
+    port = int(server.url.rpartition(":")[2])
+
+    assert server.stop(signal.SIGINT) == 0
+    assert server.left() == []
+    refuse_taken_port("127.0.0.1", port)
+
+
+def test_a_signal_to_all_leaves_nothing(package: Package, tmp_path: Path) -> None:
+    """When a service manager signals every process at once, HAProxy does not survive either."""
+    port = free_port()
+    running = miniml_serve(package, port, tmp_path)
+    running.wait_ready()
+    running.stop(signal.SIGTERM, group=True)
+
+    assert running.left() == []
+    refuse_taken_port("127.0.0.1", port)
+
+
+def test_a_signal_while_starting_is_obeyed(package: Package, tmp_path: Path) -> None:
+    """Stopped before it is ready, it ends with success, says so, and leaves nothing."""
+    running = miniml_serve(package, free_port(), tmp_path)
+    deadline_s = time.monotonic() + START_S
+    while not psutil.Process(running.process.pid).children():  # Ray has begun to start
+        assert time.monotonic() < deadline_s
+        with suppress(subprocess.TimeoutExpired):
+            pytest.fail(f"it ended with {running.process.wait(0.1)} before it started Ray")
+    running.stop(signal.SIGINT)
+
+    assert "Stopped before it was ready" in running.log.read_text()
+    assert running.left() == []
+
+
+def test_a_taken_port_is_said_before_anything_starts(package: Package) -> None:
+    """A port in use gives one sentence with the port in it."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+
+        with pytest.raises(PortInUse, match=f"Port {port} on 127.0.0.1"):
+            serve(ServeOptions(package=str(package.folder), port=port))
+
+
+def test_a_deep_temporary_folder_gives_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ray's sockets go to a short folder when the default is too deep for the kernel."""
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    assert ray_folder() is None
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("d" * 60)))
+    short = ray_folder()
+
+    assert short is not None
+    assert len(short) <= 35

@@ -1,0 +1,240 @@
+"""Laws of the HTTP surface, without Ray: the very ASGI app a replica runs, asked by httpx."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import httpx
+import pytest
+
+from serving.core import Core
+from serving.engine import Engine, prediction
+from serving.errors import PackageError
+from serving.lanes import Lanes
+from serving.package import Package
+from serving.protocols.asgi import Endpoint
+from serving.protocols.documentation import build_documentation
+from serving.protocols.native import prediction_document
+from serving.settings import ServeSettings
+
+LANES = Lanes(count=2, threads=1)
+TEXTS = ["good", "the soup was very bad and cold", "not warm " * 40, "staff", "the good soup" * 9]
+Scenario = Callable[[httpx.AsyncClient, Endpoint], Coroutine[Any, Any, None]]
+MakePackage = Callable[..., Package]
+
+
+def ask(package: Package, scenario: Scenario, **limits: Any) -> None:
+    """Run *scenario* against an endpoint that serves *package*."""
+
+    async def run() -> None:
+        settings = ServeSettings(package="p", **limits)
+        core = Core(package, LANES, settings)
+        endpoint = Endpoint(core, settings, build_documentation(package, LANES, dict))
+        transport = httpx.ASGITransport(app=endpoint)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            await scenario(client, endpoint)
+        await core.close()
+
+    asyncio.run(run())
+
+
+def expected(package: Package, texts: list[str]) -> list[dict[str, Any]]:
+    """What the engine says of each text alone, as it goes over the wire."""
+    rows = Engine(package).logits(texts)
+    labels = package.config.labels
+    answers = (prediction(row, package) for row in rows)
+    return [prediction_document(answer, labels, all_scores=False) for answer in answers]
+
+
+@pytest.mark.parametrize("batch_invariant", [True, False])
+def test_answers_under_load_are_the_engines_alone(
+    make_package: MakePackage, batch_invariant: bool
+) -> None:
+    """32 mixed calls at once get, in order and bit for bit, what each text gets alone."""
+    package = make_package(batch_invariant=batch_invariant)
+
+    async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
+        calls = [(TEXTS * 4)[n % 7 : n % 7 + 1 + n % 11] for n in range(32)]
+        single = [n % 3 == 0 for n in range(32)]
+        responses = await asyncio.gather(
+            *(
+                client.post("/predict", json={"text": call[0]} if one else {"texts": call})
+                for call, one in zip(calls, single, strict=True)
+            )
+        )
+        for call, one, response in zip(calls, single, responses, strict=True):
+            wanted = expected(package, call)
+
+            assert response.json() == (wanted[0] if one else wanted)
+            assert response.headers["x-package-digest"] == package.digest
+            assert float(response.headers["x-queue-ms"]) >= 0
+            assert float(response.headers["x-infer-ms"]) > 0
+
+    ask(package, scenario)
+
+
+def test_all_scores_on_request(package: Package) -> None:
+    """With all_scores, every label has its score; they sum to one and the best is the answer."""
+
+    async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
+        answer = (await client.post("/predict", json={"text": "good", "all_scores": True})).json()
+
+        assert list(answer["scores"]) == list(package.config.labels)
+        assert sum(answer["scores"].values()) == pytest.approx(1, abs=1e-6)
+        assert (
+            answer["scores"][answer["label"]] == answer["score"] == max(answer["scores"].values())
+        )
+
+    ask(package, scenario)
+
+
+def test_multi_label_answers(make_package: MakePackage) -> None:
+    """A multi-label answer lists what reaches its threshold; the top one is `label`, or null."""
+
+    async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
+        body = {"texts": TEXTS, "all_scores": True}
+        for answer in (await client.post("/predict", json=body)).json():
+            reached = {name: score for name, score in answer["scores"].items() if score >= 0.5}
+
+            assert {given["label"]: given["score"] for given in answer["labels"]} == reached
+            assert answer["label"] == (answer["labels"][0]["label"] if reached else None)
+            assert answer["score"] == max(answer["scores"].values())
+
+    ask(make_package(task="multi_label"), scenario)
+
+
+def test_pairs(make_package: MakePackage) -> None:
+    """A pair model answers pairs, and the second text counts."""
+
+    async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
+        body = {"texts": ["good", "good"], "text_pairs": ["bad cold", "warm"]}
+        one, other = (await client.post("/predict", json=body)).json()
+        single = await client.post("/predict", json={"text": "good", "text_pair": "warm"})
+
+        assert one != other
+        assert single.json() == other
+
+    ask(make_package(text_pair=True), scenario)
+
+
+@pytest.mark.parametrize(
+    ("asked", "body", "status", "kind"),
+    [
+        ("POST /predict", b"{", 400, "MalformedBody"),
+        ("POST /predict", b'{"text": 1}', 422, "WrongInput"),
+        ("POST /predict", b'{"texts": []}', 422, "WrongInput"),
+        ("POST /predict", b'{"text": ""}', 422, "WrongInput"),
+        ("POST /predict", b'{"text": "a", "top": 1}', 422, "WrongInput"),
+        ("POST /predict", b'{"text": "%s"}' % (b"a" * 1_000_000), 413, "TooLarge"),
+        ("POST /predict", b" " * (5 * 2**20), 413, "TooLarge"),
+        ("GET /predict", b"", 405, "WrongMethod"),
+        ("DELETE /predict", b"", 405, "WrongMethod"),
+        ("POST /healthz", b"", 405, "WrongMethod"),
+        ("POST /docs", b"", 405, "WrongMethod"),
+        ("GET /nowhere", b"", 404, "UnknownPath"),
+    ],
+)
+def test_refusals(package: Package, asked: str, body: bytes, status: int, kind: str) -> None:
+    """Every refusal has its status and the one error body; 405 names the methods there are."""
+
+    async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
+        response = await client.request(*asked.split(), content=body)
+        error = response.json()["error"]
+
+        assert (response.status_code, error["type"]) == (status, kind)
+        assert error["message"]
+        assert set(error) == {"type", "message", "hint"}
+        assert bool(response.headers.get("allow")) == (status == 405)
+
+    ask(package, scenario)
+
+
+def test_a_deadline_in_the_past_of_the_queue(package: Package) -> None:
+    """A caller's deadline that compute cannot meet gives 504; a sane one is met; a wrong one 422."""
+
+    async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
+        for value, status in (("0.0001", 504), ("60000", 200), ("-1", 422), ("soon", 422)):
+            headers = {"x-deadline-ms": value}
+            response = await client.post("/predict", json={"text": "good"}, headers=headers)
+
+            assert response.status_code == status
+
+    ask(package, scenario)
+
+
+def test_overload_answers_at_once_with_retry_after(package: Package) -> None:
+    """Beyond the queue's bound calls get 429 with Retry-After; the accepted ones are answered."""
+
+    async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
+        body = {"texts": ["the soup was good"] * 64}
+        calls = [client.post("/predict", json=body) for _ in range(12)]
+        responses = await asyncio.gather(*calls)
+        refused = [r for r in responses if r.status_code == 429]
+
+        assert {r.status_code for r in responses} == {200, 429}
+        assert all(int(r.headers["retry-after"]) >= 1 for r in refused)
+        assert {r.json()["error"]["type"] for r in refused} == {"Overloaded"}
+
+    ask(package, scenario, max_queue_ms=0.5, max_batch=1)
+
+
+def test_readiness_ends_before_life(package: Package) -> None:
+    """A draining replica is alive but not ready, and says when to ask again."""
+
+    async def scenario(client: httpx.AsyncClient, endpoint: Endpoint) -> None:
+        assert [(await client.get(p)).status_code for p in ("/healthz", "/readyz")] == [200, 200]
+        endpoint.draining = True
+        ready = await client.get("/readyz")
+
+        assert (await client.get("/healthz")).status_code == 200
+        assert (ready.status_code, ready.headers["retry-after"]) == (503, "1")
+
+    ask(package, scenario)
+
+
+def test_the_contract_describes_what_is_there(package: Package) -> None:
+    """The OpenAPI document names every path, and all its references lead somewhere."""
+
+    async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
+        document = (await client.get("/openapi.json")).json()
+        names = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
+
+        assert {"/predict", "/healthz", "/readyz", "/info"} <= set(document["paths"])
+        assert names <= set(document["components"]["schemas"])
+
+    ask(package, scenario)
+
+
+def test_info_says_what_is_served(package: Package) -> None:
+    """`/info` gives the digest, the labels, the task and the lanes."""
+
+    async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
+        info = (await client.get("/info")).json()
+
+        assert info["package_digest"] == package.digest
+        assert tuple(info["labels"]) == package.config.labels
+        assert (info["task"], info["lanes"]) == ("single_label", {"count": 2, "threads": 1})
+
+    ask(package, scenario)
+
+
+def test_the_page_loads_nothing_from_elsewhere(package: Package) -> None:
+    """The page names no other host, so it works behind a firewall."""
+
+    async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
+        page = (await client.get("/docs")).text
+
+        assert "<html" in page
+        assert not re.search(r"(?:src|href|url|import)\W{0,3}(?:https?:)?//", page)
+
+    ask(package, scenario)
+
+
+def test_a_package_with_wrong_golden_answers_is_not_served(make_package: MakePackage) -> None:
+    """A package that answers otherwise than on the machine of its export is refused at the start."""
+    with pytest.raises(PackageError, match="golden answers"):
+        Core(make_package(golden_shift=1.0), LANES, ServeSettings(package="p"))
