@@ -21,12 +21,15 @@ setup: .venv/installed
 # rows -> dataset -> checkpoint -> package, from the embedded sample; what is unchanged is reused.
 package: setup
 	@$(BIN)/miniml transform training/sample/reviews.jsonl --name demo --text-column text --label-column stars --reuse
-	@$(BIN)/miniml train --dataset demo@latest --model-id sentence-transformers/all-MiniLM-L6-v2 --reuse
+	@$(BIN)/miniml train --dataset demo@latest --model-id sentence-transformers/all-MiniLM-L6-v2 \
+	  --epochs 5 --batch-size 16 --learning-rate 1e-4 --reuse
 	@$(BIN)/miniml export demo@latest --reuse
 
 # The whole path; the server and everything else it starts is stopped again.
 demo: package
 	@$(BIN)/miniml bench demo --package demo@latest --port $(PORT)
+	@$(BIN)/miniml registry show demo@latest
+	@echo "report: report.html in the checkpoint above; versions and runs: $(BIN)/miniml registry ui; endpoint: make serve"
 
 serve: package
 	@$(BIN)/miniml serve demo@latest --port $(PORT)
@@ -41,14 +44,15 @@ check: setup
 	@$(BIN)/pytest -q tests/test_house.py
 
 bench: package
-	@$(BIN)/miniml bench load --package demo@latest --port $(PORT)
+	@$(BIN)/miniml bench demo --package demo@latest --port $(PORT) --users 32 --duration-s 30
 
 # Deliberate bumps only: edit pyproject.toml, run this, read the diff.
 lock: setup
 	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --extra training --extra export --extra serving --extra benchmarks --extra registry --extra dev \
 	  --output-file requirements.lock pyproject.toml
-	@sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock  # a local build tag is this machine's business
+	@# What is this machine's business: a local build tag of torch, and where the checkout lies.
+	@sed -i -e 's/^\(torch==[0-9.]*\)+.*/\1/' -e '/^miniml @ /d' requirements.lock
 
 clean:
 	rm -rf .venv .miniml build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

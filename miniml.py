@@ -17,7 +17,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_origin, get_type_hints
 
 import typer
 from rich.console import Console
@@ -86,7 +86,7 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     """
     default = field.default
     if get_origin(hint) is tuple:  # typer repeats an option for a list
-        default, hint = list(default) if default else None, list[str] | None
+        default, hint = list(cast("tuple[str, ...]", default)) or None, list[str] | None
     text = field.metadata["help"]
     if "argument" in field.metadata:
         info: Any = typer.Argument(help=text, metavar=field.metadata["argument"])

@@ -21,7 +21,7 @@ def test_a_pass_sends_every_text_once(texts: list[str], texts_per_call: int, see
     bodies = request_bodies(
         [{"text": text} for text in texts], texts_per_call=texts_per_call, seed=seed
     )
-    sent = []
+    sent: list[str] = []
     for body in bodies:
         document = json.loads(body)
         sent.extend(document.get("texts") or [document["text"]])
