@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 120.0
 _OBJECT_STORE_BYTES = 80 * 2**20  # answers never pass through it; Ray's least is 75 MiB
 _APPLICATION = "miniml"
+_LAST_PORT = 65535
 _ORPHANS_END_S = 5.0
 _ORPHANS_POLL_S = 0.05
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
@@ -98,6 +99,8 @@ class _StoppedEarlyError(Exception):
 
 def refuse_taken_port(host: str, port: int) -> None:
     """Raise `PortInUse` when somebody listens at *host*:*port* already."""
+    if not 0 < port <= _LAST_PORT:
+        raise PortInUse(f"There is no port {port}; choose a --port from 1 to {_LAST_PORT}.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # As servers do: a port in TIME_WAIT is free, one that is listened on is not.

@@ -273,6 +273,13 @@ def test_a_taken_port_is_said_before_anything_starts(package: Package) -> None:
             serve(ServeOptions(package=str(package.folder), port=port))
 
 
+@pytest.mark.parametrize("port", [-1, 0, 65536])
+def test_a_port_that_cannot_be_is_one_sentence(port: int) -> None:
+    """A number that is no port gives our error, not the socket library's."""
+    with pytest.raises(PortInUse, match=f"no port {port}"):
+        refuse_taken_port("127.0.0.1", port)
+
+
 def test_a_deep_temporary_folder_gives_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ray's sockets go to a short folder when the default is too deep for the kernel."""
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")

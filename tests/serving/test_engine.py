@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -31,6 +31,7 @@ from serving.package import Package, open_package
 MAX_LENGTH = 6
 WORDS = ("soup", "waiter", "unbelievably", "a", "cold", "é", "好")
 GAPS = (" ", " ", "  ", "\n", "\t ", " " * 33, " " * 64, "\u3000")
+NO_DEADLINE = settings(deadline=None)  # laws of values, not of time: a machine may stall
 
 
 def _trained(kind: str) -> Tokenizer:
@@ -68,6 +69,7 @@ texts = st.lists(st.tuples(st.sampled_from(GAPS), st.sampled_from(WORDS)), max_s
 )
 
 
+@NO_DEADLINE
 @given(text=texts, pair=st.none() | texts)
 def test_cutting_early_does_not_change_ids(
     tokenizer_path: Path, text: str, pair: str | None
@@ -84,15 +86,15 @@ def test_cutting_early_does_not_change_ids(
 
 
 def test_a_huge_text_costs_what_its_first_words_cost(package: Package) -> None:
-    """Tokenizing 1 MB takes less than a tenth of what tokenizing all of it takes."""
+    """Tokenizing 1 MB takes less than a tenth of the CPU time that tokenizing all of it takes."""
     text = "the soup was very good " * 43_500
     whole = Tokenizer.from_file(str(package.tokenizer_path))
     tokenizer = TextTokenizer(package.tokenizer_path, max_length=128)
-    start_s = time.perf_counter()
+    start_s = time.process_time()
     whole.encode_batch_fast([text])
-    middle_s = time.perf_counter()
+    middle_s = time.process_time()
     tokenizer.encode([text])
-    end_s = time.perf_counter()
+    end_s = time.process_time()
 
     assert end_s - middle_s < (middle_s - start_s) / 10
 
@@ -119,6 +121,7 @@ def test_padding_marks_what_is_real() -> None:
     assert {array.dtype for array in feed.values()} == {np.dtype(np.int64)}
 
 
+@NO_DEADLINE
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=9))
 def test_probabilities_are_probabilities(row: list[float]) -> None:
     """Softmax sums to one, sigmoid stays in [0, 1], both keep the order, at any magnitude."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.errors import (
@@ -28,8 +28,10 @@ from serving.settings import ServeSettings
 
 LIMITS = ServeSettings(package="p", max_texts=3, max_text_chars=20)
 utf8 = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
+NO_DEADLINE = settings(deadline=None)  # laws of values, not of time: a machine may stall
 
 
+@NO_DEADLINE
 @given(st.lists(utf8, min_size=1, max_size=3), st.booleans())
 def test_texts_arrive_as_sent(texts: list[str], all_scores: bool) -> None:
     """Whatever the characters, the texts that are read are those that were written, in order."""
@@ -40,6 +42,7 @@ def test_texts_arrive_as_sent(texts: list[str], all_scores: bool) -> None:
     assert (request.pairs, request.single, request.all_scores) == (None, False, all_scores)
 
 
+@NO_DEADLINE
 @given(
     st.binary(max_size=200)
     | st.recursive(
