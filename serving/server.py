@@ -27,7 +27,7 @@ from typing import Any
 from rich.console import Console
 
 from serving.client import Client, RemoteError
-from serving.errors import PackageError, PortInUse
+from serving.errors import PackageError, PortInUse, ServingError
 from serving.lanes import usable_cores
 from serving.locate import locate
 from serving.options import ServeOptions
@@ -68,6 +68,9 @@ _ALWAYS = {
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
     "RAY_AUTH_MODE": "token",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray gives a proxy three times 5 s to come up and then gives the whole start up; seen on 2 cores
+    # that trained beside it.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
 }
 
 
@@ -220,7 +223,7 @@ def _ray(options: ServeOptions, stop: threading.Event) -> Iterator[None]:
                 signal.signal(number, handler)
             logging.getLogger("ray.serve").setLevel(logging.ERROR)
             _go_on_unless(stop)
-            ray_serve.start(http_options={"host": options.host, "port": options.port})
+            _listen(options)
             yield
         finally:
             with redirect_stdout(io.StringIO()):  # there Ray calls its controller's end a failure
@@ -228,6 +231,20 @@ def _ray(options: ServeOptions, stop: threading.Event) -> Iterator[None]:
                 if ray.is_initialized():  # else Serve would start a Ray to look for itself
                     ray_serve.shutdown()
                 ray.shutdown()
+
+
+def _listen(options: ServeOptions) -> None:
+    """Start Serve's proxy at the options' address."""
+    from ray import serve as ray_serve
+    from ray.exceptions import RayError
+
+    try:
+        ray_serve.start(http_options={"host": options.host, "port": options.port})
+    except RayError as error:
+        raise ServingError(
+            "Ray Serve did not come up; is the machine overloaded?",
+            hint="Try again when it is quieter.",
+        ) from error
 
 
 def _start(options: ServeOptions, folder: Path, stop: threading.Event) -> str:
