@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal, cast, get_origin, get_type_hints
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.text import Text
 
 _OUR_LOGGERS = ("training", "export", "serving", "registry", "benchmarks")
 _INTERRUPTED = 130  # 128 + SIGINT, as shells say it
@@ -34,6 +35,8 @@ app = typer.Typer(
 )
 registry_app = typer.Typer(help="Versions, aliases and lineage.", no_args_is_help=True)
 bench_app = typer.Typer(help="Load tests of an endpoint.", no_args_is_help=True)
+package_app = typer.Typer(help="Look at a model package, prove it.", no_args_is_help=True)
+app.add_typer(package_app, name="package")
 app.add_typer(registry_app, name="registry")
 app.add_typer(bench_app, name="bench")
 
@@ -115,6 +118,13 @@ _stage(app, "train", "training.options:TrainOptions", "training.train:train")
 _stage(app, "export", "export.options:ExportOptions", "export.pipeline:export_package")
 _stage(app, "serve", "serving.options:ServeOptions", "serving.server:serve")
 _stage(app, "predict", "serving.options:PredictOptions", "serving.predict:predict")
+for _verb, _options, _function in (
+    ("inspect", "InspectOptions", "inspecting:inspect_package"),
+    ("verify", "VerifyOptions", "verifying:verify_package"),
+    ("diff", "DiffOptions", "comparing:diff_packages"),
+    ("bench", "PackageBenchOptions", "timing:bench_package"),
+):
+    _stage(package_app, _verb, f"export.package_options:{_options}", f"export.packages.{_function}")
 _stage(bench_app, "load", "benchmarks.options:LoadOptions", "benchmarks.load:run_load")
 _stage(bench_app, "demo", "benchmarks.options:DemoOptions", "benchmarks.demo:run_demo")
 
@@ -229,7 +239,9 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/] {message}", highlight=False)
+    # Not as markup: it would swallow the extra in `pip install 'miniml[signing]'`.
+    said = Text.assemble(("Error:", "bold red"), " ", message)
+    Console(stderr=True, soft_wrap=True).print(said, highlight=False)
     sys.exit(code)
 
 

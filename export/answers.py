@@ -1,11 +1,10 @@
-"""What a graph answers on the exam, run by the very engine that will serve it.
+"""What a graph answers on the exam, run by the very session that will serve it.
 
 It knows neither truths nor gates.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,65 +12,81 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.engine import Encoding, Logits, Session
-from serving.lanes import usable_cores
+from serving.session import Encoding, Logits, Session
 
-_COMPANY = 8  # texts in a mixed batch
+COMPANY = 8  # texts in a mixed batch
 _ASKED_AGAIN = 48  # rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """One graph on N rows, L labels.
+    """One graph on the first N rows of the exam, L labels.
 
-    alone, mixed: logits (N, L), each row run by itself, and padded beside seven drawn at random.
+    alone: logits (N, L), each row run by itself. mixed: logits (M, L) of the first M <= N rows,
+    padded beside seven others; the exam is in random order, so its neighbours are random company.
     deterministic: whether rows asked again gave the same bits.
     """
 
     alone: Logits
     mixed: Logits
     deterministic: bool
-    model_bytes: int
+
+    def then(self, more: Answers) -> Answers:
+        """These answers and those on the rows after them."""
+        return Answers(
+            alone=np.concatenate([self.alone, more.alone]),
+            mixed=np.concatenate([self.mixed, more.mixed]),
+            deterministic=self.deterministic and more.deterministic,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write them to *path*, wholly or not at all."""
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            np.savez(
+                file, alone=self.alone, mixed=self.mixed, deterministic=np.array(self.deterministic)
+            )
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Answers:
+        """As saved."""
+        with np.load(path) as saved:
+            return cls(
+                alone=saved["alone"],
+                mixed=saved["mixed"],
+                deterministic=bool(saved["deterministic"]),
+            )
 
 
-def answer_exam(
-    graph: Path,
+def answer_exam(  # noqa: PLR0913 - each named at the call
+    session: Session,
     encodings: Sequence[Encoding],
     *,
     pad_token_id: int,
-    advance: Callable[[int], None],
+    streams: int,
+    mixed_rows: int | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Answers:
-    """Run all *encodings* alone and in company; *advance* is told of rows done, 2 N in all.
+    """Run *encodings* alone, and the first *mixed_rows* of them (all by default) in company.
 
-    Raises `PackageError` or `EngineFailed` when the graph cannot be loaded or run.
+    *advance* is told of rows done. Raises `EngineFailed` when the graph fails.
     """
-    session = Session(graph, threads=1)
-    company = draw_company(len(encodings))
 
     def run(batch: Sequence[Encoding]) -> Logits:
         logits = session.run(batch, pad_token_id=pad_token_id)
         advance(len(batch))
         return logits
 
-    with ThreadPoolExecutor(usable_cores()) as lanes:  # one thread each, as serving has them
+    company = encodings[:mixed_rows]
+    groups = [company[start : start + COMPANY] for start in range(0, len(company), COMPANY)]
+    with ThreadPoolExecutor(streams) as lanes:  # as serving has them
         alone = _gather(lanes.map(run, ([encoding] for encoding in encodings)))
-        drawn = _gather(lanes.map(run, ([encodings[row] for row in group] for group in company)))
+        mixed = _gather(lanes.map(run, groups)) if groups else alone[:0]
     again = _gather(session.run([e], pad_token_id=pad_token_id) for e in encodings[:_ASKED_AGAIN])
-    mixed = np.empty_like(alone)
-    mixed[[row for group in company for row in group]] = drawn
     return Answers(
-        alone=alone,
-        mixed=mixed,
-        deterministic=np.array_equal(again, alone[:_ASKED_AGAIN]),
-        model_bytes=graph.stat().st_size,
+        alone=alone, mixed=mixed, deterministic=np.array_equal(again, alone[:_ASKED_AGAIN])
     )
-
-
-def draw_company(rows: int) -> list[list[int]]:
-    """Row numbers in random groups of eight; the same draw for every graph."""
-    order = list(range(rows))
-    random.Random(0).shuffle(order)  # noqa: S311 - nothing is hidden
-    return [order[start : start + _COMPANY] for start in range(0, rows, _COMPANY)]
 
 
 def _gather(parts: Iterable[Logits]) -> Logits:

@@ -1,69 +1,158 @@
-"""The recipes: fp32 graph in, candidate graph out. A new one is a function and a line in the table."""
+"""The candidates: a recipe, what runs its graph, and for which machine. A new one is a few lines."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Literal
+
+import onnx
 
 from export.errors import UnknownCandidate
-from export.rowwise import quantize_rowwise
+from export.recipes.dynamic import quantize_dynamically
+from export.recipes.material import Material
+from export.recipes.mixed import quantize_mixed
+from export.recipes.plain import fuse, halve, keep, keep_slim
+from export.recipes.rowwise import compress_weights, quantize_rowwise
+from export.recipes.static import quantize_statically
+from serving.isa import architecture, cpu_features, fast_int8
+from serving.package import Runtime
 
 FP32 = "fp32"
+Target = Literal["cpu", "cuda"]
+# OpenVINO would quantize activations in groups of so many channels: finer than a whole row.
+_GROUP = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "256"}
+_EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
+_BF16 = {"INFERENCE_PRECISION_HINT": "bf16"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A way to make a graph: make(fp32 path, target path); it may write beside the target."""
+    """A way to make a graph: make(material, target path), and what runs it.
+
+    needs: a CPU feature without which it is not tried. calibrated: on training texts.
+    """
 
     name: str
-    make: Callable[[Path, Path], None]
+    make: Callable[[Material, Path], None]
+    target: Target = "cpu"
+    runtime: Runtime = "onnxruntime"
+    options: Mapping[str, str] = field(default_factory=dict)
+    needs: str | None = None
+    calibrated: bool = False
 
 
-def keep_fp32(source: Path, target: Path) -> None:
-    """The graph as exported."""
-    shutil.copyfile(source, target)
+def _rewritten(
+    rewrite: Callable[..., onnx.ModelProto], **choices: Any
+) -> Callable[[Material, Path], None]:
+    """A recipe that rewrites the slimmed graph."""
+
+    def make(material: Material, target: Path) -> None:
+        onnx.save(rewrite(onnx.load(str(material.slim)), **choices), str(target))
+
+    return make
 
 
-def quantize_per_channel(source: Path, target: Path) -> None:
-    """Stock dynamic int8: one scale a weight column, one activation scale a batch.
-
-    Weights keep all 8 bits (no reduce_range): VNNI adds 8-bit products exactly, and on a CPU where
-    they would overflow the gates see it.
-    """
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    prepared = target.with_suffix(".prepared.onnx")
-    # Shapes only: ONNX Runtime's own fusions here would make nodes that the quantizer cannot type.
-    quant_pre_process(source, prepared, skip_optimization=True, skip_symbolic_shape=True)
-    quantize_dynamic(
-        prepared,
-        target,
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        extra_options={"MatMulConstBOnly": True},
-    )
-    prepared.unlink()
+def _openvino(name: str, make: Callable[[Material, Path], None], **choices: Any) -> Candidate:
+    return Candidate(name=f"openvino-{name}", make=make, runtime="openvino", **choices)
 
 
-# In order of preference: the first that passes its gates is packaged.
-CANDIDATES = (
-    Candidate(name="int8-row-wise", make=quantize_rowwise),
-    Candidate(name="int8-per-channel", make=quantize_per_channel),
-    Candidate(name=FP32, make=keep_fp32),
+# By promise: when time runs out, what comes last was not tried.
+CANDIDATES: tuple[Candidate, ...] = (
+    # By ISA: arm64 multiplies signed activations faster, x86 six times slower.
+    Candidate(
+        name="int8-row-wise", make=_rewritten(quantize_rowwise, signed=architecture() == "arm64")
+    ),
+    _openvino(
+        "int8-row-wise-bf16",
+        _rewritten(compress_weights),
+        options=_GROUP | _BF16,
+        needs="avx512_bf16",
+    ),
+    _openvino("int8-row-wise", _rewritten(compress_weights), options=_GROUP | _EXACT),
+    Candidate(name="int8-per-channel", make=quantize_dynamically),
+    Candidate(name="fp32-slim", make=keep_slim),
+    Candidate(
+        name="int8-static-smooth",
+        make=partial(quantize_statically, smooth=True),
+        calibrated=True,
+    ),
+    _openvino(
+        "int8-static-smooth",
+        partial(quantize_statically, smooth=True),
+        options=_EXACT,
+        calibrated=True,
+    ),
+    _openvino("bf16", keep_slim, options=_BF16, needs="avx512_bf16"),
+    Candidate(
+        name="int8-row-wise-embed-fp32",
+        make=_rewritten(quantize_rowwise, signed=architecture() == "arm64", embeddings=False),
+    ),
+    Candidate(name="int8-row-wise-mixed", make=quantize_mixed, calibrated=True),
+    Candidate(name="int8-per-tensor", make=partial(quantize_dynamically, per_channel=False)),
+    Candidate(name="int8-fused-per-channel", make=partial(quantize_dynamically, fused=True)),
+    Candidate(name="int8-reduced-range", make=partial(quantize_dynamically, reduce_range=True)),
+    Candidate(
+        name="int8-unsigned",
+        make=partial(quantize_dynamically, per_channel=False, signed_weights=False),
+    ),
+    Candidate(name="int8-static-minmax", make=quantize_statically, calibrated=True),
+    Candidate(
+        name="int8-static-percentile",
+        make=partial(quantize_statically, method="Percentile"),
+        calibrated=True,
+    ),
+    Candidate(
+        name="int8-static-entropy",
+        make=partial(quantize_statically, method="Entropy"),
+        calibrated=True,
+    ),
+    Candidate(name="fp32-fused", make=fuse),
+    _openvino("fp32", keep_slim, options=_EXACT),
+    Candidate(name="cuda-fp16", make=halve, target="cuda", runtime="cuda"),
+    Candidate(name="cuda-fp32", make=keep_slim, target="cuda", runtime="cuda"),
+    Candidate(name="tensorrt-fp16", make=halve, target="cuda", runtime="tensorrt"),
+    Candidate(name=FP32, make=keep),
 )
 
 
-def choose_candidates(names: Sequence[str]) -> tuple[Candidate, ...]:
-    """The recipes named, in that order, fp32 last; all of them for no names.
+def choose_candidates(
+    names: Sequence[str], *, target: Target
+) -> tuple[tuple[Candidate, ...], dict[str, str]]:
+    """Those named, by commas, or all that this machine can run; fp32 is always there, last.
 
-    Raises `UnknownCandidate` with the list.
+    And what was left out: name -> why. Raises `UnknownCandidate` with the list.
     """
     known = {candidate.name: candidate for candidate in CANDIDATES}
+    names = [name.strip() for given in names for name in given.split(",")]
     for name in names:
         if name not in known:
             raise UnknownCandidate(f"No candidate {name!r}; there are: {', '.join(known)}.")
-    wanted = [name for name in dict.fromkeys(names or known) if name != FP32]
-    return tuple(known[name] for name in (*wanted, FP32))
+    # What is for another kind of machine altogether is worth a line only when it was asked for.
+    fitting = (candidate.name for candidate in CANDIDATES if candidate.target == target)
+    wanted = [known[name] for name in dict.fromkeys(names or fitting) if name != FP32]
+    left_out = {
+        candidate.name: reason for candidate in wanted if (reason := _unfit(candidate, target))
+    }
+    chosen = [candidate for candidate in wanted if candidate.name not in left_out]
+    return (*chosen, known[FP32]), left_out
+
+
+def required_isa(candidate: Candidate) -> tuple[str, ...]:
+    """CPU features the measured speed, and for int8 the exact answers, rest on here."""
+    fast = fast_int8(cpu_features()) if "int8" in candidate.name else None
+    return tuple(sorted({*filter(None, (fast, candidate.needs))}))
+
+
+def _unfit(candidate: Candidate, target: Target) -> str | None:
+    """Why *candidate* cannot be tried on this machine."""
+    if candidate.target != target:
+        return f"it is for {candidate.target}"
+    if candidate.needs is not None and candidate.needs not in cpu_features():
+        return f"this CPU has no {candidate.needs}"
+    if candidate.runtime == "openvino" and find_spec("openvino") is None:
+        return "OpenVINO is not installed (pip install 'miniml[openvino]')"
+    return None

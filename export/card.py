@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping
 
 from export.checkpoint import Checkpoint
 from export.gates import Verdict
-from export.judging import Judged
+from export.judged import Judged
 
 _NUMBERS = (
     "accuracy",
     "macro-F1",
     "answers that differ in a batch",
     "model size",
-    "texts/s, one thread, alone",
+    "texts/s, all cores",
+    "one text, all lanes busy",
 )
 
 
@@ -33,7 +34,7 @@ def model_card(
     kind = f"{checkpoint.task.replace('_', '-')}{' text-pair' if checkpoint.text_pair else ''}"
     company = (
         "A text gets the same answer alone and in a batch."
-        if judged.served.batch_invariant
+        if judged.verdict.batch_invariant
         else "Its answers depend on the batch, so every text is run alone."
     )
     lines = [
@@ -68,9 +69,9 @@ def model_card(
 
 def _gates(judged: Judged) -> Iterator[str]:
     """What the exam said of fp32 and of what is served, as a table."""
-    fp32, served = judged.fp32, judged.served
+    fp32, served = judged.fp32, judged.verdict
     low, high = (100 * share for share in served.flip_interval)
-    yield f"| {judged.exam_rows} exam rows | fp32 | served |"
+    yield f"| {served.exam_rows} exam rows | fp32 | served |"
     yield "|---|---|---|"
     columns = zip(_NUMBERS, _numbers(judged, fp32), _numbers(judged, served), strict=True)
     yield from (f"| {title} | {left} | {right} |" for title, left, right in columns)
@@ -85,5 +86,6 @@ def _numbers(judged: Judged, verdict: Verdict) -> tuple[str, ...]:
         f"{verdict.macro_f1:.4f}",
         f"{100 * verdict.batch_flip_rate:.2f} %",
         f"{verdict.model_bytes / 1e6:.1f} MB",
-        f"{judged.texts_per_s[verdict.name]:.1f}",
+        f"{judged.speeds[verdict.name].texts_per_s:.1f}",
+        f"{judged.speeds[verdict.name].latency_ms:.1f} ms",
     )

@@ -26,7 +26,11 @@ _LARGEST_BYTES = 2**31
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """What export needs to know of a checkpoint folder. labels: in the order of the logits."""
+    """What export needs to know of a checkpoint folder.
+
+    labels: in the order of the logits. heads, hidden_size: of one attention; 0 where `config.json`
+    does not say.
+    """
 
     folder: Path
     task: Task
@@ -36,6 +40,8 @@ class Checkpoint:
     pad_token_id: int
     base_model: str
     weights_bytes: int
+    heads: int = 0
+    hidden_size: int = 0
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -63,6 +69,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             pad_token_id=int(config.get("pad_token_id") or 0),
             base_model=str(training["base_model"]),
             weights_bytes=weights.stat().st_size,
+            heads=int(config.get("num_attention_heads") or config.get("n_heads") or 0),
+            hidden_size=int(config.get("hidden_size") or config.get("dim") or 0),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(

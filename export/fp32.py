@@ -15,7 +15,7 @@ import numpy as np
 
 from export.checkpoint import CONFIG, WEIGHTS, Checkpoint
 from export.errors import CheckpointError, ExportMismatch
-from serving.engine import Encoding, Logits, Session, padded
+from serving.session import Encoding, Logits, open_session, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,7 +43,7 @@ def export_fp32(
         # Before the export, which patches the model: afterwards both could be wrong alike.
         expected = [_torch_logits(model, batch, checkpoint.pad_token_id) for batch in batches]
         graph = _export(model, checkpoint, work)
-    session = Session(graph, threads=1)
+    session = open_session(graph, threads=1)
     difference = 0.0
     for batch, logits in zip(batches, expected, strict=True):
         found = session.run(batch, pad_token_id=checkpoint.pad_token_id)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+Objective = Literal["throughput", "latency", "size"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +15,7 @@ class ExportOptions:
 
     [bold]miniml export reviews@latest[/]
 
-    [bold]miniml export reviews/3 --candidate int8-per-channel --max-flips 3[/]
+    [bold]miniml export reviews/3 --candidates int8-row-wise,int8-per-channel --max-flips 3[/]
     """
 
     checkpoint: str = field(
@@ -24,9 +27,19 @@ class ExportOptions:
     candidates: tuple[str, ...] = field(
         default=(),
         metadata={
-            "flag": "--candidate",
-            "help": "Consider only these, in this order; fp32 is always the last resort.",
+            "flag": "--candidates",
+            "help": "Consider only these, by commas; fp32 is always the last resort.",
         },
+    )
+    objective: Objective = field(
+        default="throughput", metadata={"help": "What makes a candidate that passes the best."}
+    )
+    target: Literal["auto", "cpu", "cuda"] = field(
+        default="auto", metadata={"help": "Where it will serve; auto: on a GPU if there is one."}
+    )
+    budget_minutes: float = field(
+        default=10.0,
+        metadata={"help": "Time to search; what is not tried by then is said. fp32 always is."},
     )
     max_accuracy_drop_points: float = field(
         default=1.0,
@@ -48,6 +61,19 @@ class ExportOptions:
     )
     min_exam_rows: int = field(default=50, metadata={"help": "Refuse to judge on fewer rows."})
     exam_limit: int = field(default=2000, metadata={"help": "Judge on at most so many rows."})
+    calibrate: bool = field(
+        default=False,
+        metadata={
+            "help": "Fit one temperature on training rows, so that scores mean what they say."
+        },
+    )
+    tune_thresholds: bool = field(
+        default=False,
+        metadata={"help": "Multi-label: a threshold a label, by its best F1 on training rows."},
+    )
+    sign_key: Path | None = field(
+        default=None, metadata={"help": "Sign the package with this private key (PEM, EC)."}
+    )
     alias: str | None = field(
         default=None, metadata={"help": "Point this alias at the package, for instance champion."}
     )

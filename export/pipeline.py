@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from export.candidates import Candidate, choose_candidates
+from export.candidates import Candidate, Target, choose_candidates
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import UnusableOption
 from export.exam import read_exam
 from export.judging import judge
+from export.machine import machine
 from export.options import ExportOptions
 from export.result import ExportResult
-from export.writing import machine, write_package
+from export.signing import check_key, sign_package
+from export.training_rows import read_training_rows
+from export.tuned import check_tuning, tune
+from export.writing import Naming, write_package
 from registry import store
 from registry.errors import ArtifactExists
 from registry.home import work_folder
@@ -33,27 +40,35 @@ from serving.package import GATES, SCHEMA_VERSION
 
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "optimum-onnx", "tokenizers", "torch", "transformers")
 # Where a package is put does not change what it is; the checkpoint counts by its digest.
-_NOT_IN_RECIPE = ("checkpoint", "output_name", "candidates", "alias", "output", "reuse")
-# The exporter's graph and fp32, the quantizer's copy, both int8, the package, and it published.
-_COPIES_OF_WEIGHTS = 6
+_NOT_IN_RECIPE = ("checkpoint", "output_name", "candidates", "alias", "output", "reuse", "sign_key")
+# Exported, slimmed and fused, what a quantizer holds meanwhile, a dozen int8 graphs at a quarter
+# each, the package, and it published.
+_COPIES_OF_WEIGHTS = 9
+_TRAINING_ROWS = 1000
 
 
 def export_package(options: ExportOptions) -> ExportResult:
-    """Make the candidates, judge them on the exam, seal the first that passes, and register it.
+    """Make the candidates, judge them on the exam, seal the best that passes, and register it.
 
     Raises `ExportError`, `RegistryError` or `PackageError`, each with one sentence, for all that
-    the user can mend, and OSError for a full disk. Cut short, it leaves no artifact.
+    the user can mend, and OSError for a full disk. Cut short, it leaves no artifact, and run again
+    it goes on with the candidates that were finished.
     """
     started_s = time.monotonic()
     _check(options)
-    candidates = choose_candidates(options.candidates)
+    target = _target(options)
+    options = replace(options, target=target)
+    candidates, left_out = choose_candidates(options.candidates, target=target)
     source = store.resolve(options.checkpoint, kind="checkpoint")
     name = check_name(options.output_name or source.name)
     recipe = _recipe(options, source, candidates)
-    found = store.find(kind="package", name=name, recipe=recipe) if options.reuse else None
+    # A signature is not part of what a package is, so one found may lack it: made anew, it has it.
+    reusable = options.reuse and options.sign_key is None
+    found = store.find(kind="package", name=name, recipe=recipe) if reusable else None
     if found is not None and options.output is not None:
         copy_sealed(store.fetch(found), options.output)
-    package = found or _make(options, source, candidates, name=name, recipe=recipe)
+    naming = Naming(name=name, lineage=_lineage(source))
+    package = found or _make(options, source, candidates, left_out, naming, recipe)
     if options.alias is not None:
         package = store.set_alias(package.reference, options.alias, kind="package")
     folder = store.fetch(package)
@@ -66,41 +81,100 @@ def export_package(options: ExportOptions) -> ExportResult:
     )
 
 
-def _make(
+def _make(  # noqa: PLR0913, PLR0917 - what is exported, how, and as what
     options: ExportOptions,
     source: Version,
     candidates: Sequence[Candidate],
-    *,
-    name: str,
+    left_out: Mapping[str, str],
+    naming: Naming,
     recipe: str,
 ) -> Version:
-    """Export, judge, write, seal and publish."""
+    """Export, judge, write, seal, sign and publish."""
     checkpoint = read_checkpoint(store.fetch(source))
     exam = read_exam(checkpoint, min_rows=options.min_exam_rows, limit=options.exam_limit)
-    lineage = {
-        **source.lineage,
-        "checkpoint": source.reference,
-        "checkpoint_digest": source.digest,
-    }
+    training = read_training_rows(source.lineage, checkpoint, limit=_TRAINING_ROWS)
+    check_tuning(training, exam, options)
 
     def build(folder: Path) -> Facts:
-        with tempfile.TemporaryDirectory(dir=_roomy_folder(checkpoint)) as work:
-            judged = judge(checkpoint, exam, candidates, options, Path(work))
-            write_package(folder, checkpoint, exam, judged, name=name, lineage=lineage)
+        with _workshop_folder(checkpoint, _workshop_key(options, source)) as work:
+            judged = judge(checkpoint, exam, candidates, options, work, training, left_out)
+            tuner = partial(
+                tune, training=training, exam=exam, held_out=judged.answers, options=options
+            )
+            write_package(folder, checkpoint, exam, judged, naming=naming, tuner=tuner)
         params = {**_choices(options), "served": judged.served.name}
         return Facts(params=params, metrics=_numbers(judged.document()["served"]))
 
+    def sign(folder: Path) -> None:
+        if options.sign_key is not None:
+            sign_package(folder, options.sign_key)
+
     return produce(
-        build, kind="package", name=name, recipe=recipe, lineage=lineage, output=options.output
+        build,
+        kind="package",
+        name=naming.name,
+        recipe=recipe,
+        lineage=naming.lineage,
+        output=options.output,
+        sealed=sign,
     )
 
 
-def _roomy_folder(checkpoint: Checkpoint) -> Path:
-    """Where graphs are made. Raises OSError at once when the disk would be full half-way."""
-    folder = work_folder("export", "graphs")
+def _lineage(source: Version) -> dict[str, str]:
+    made_from = {"checkpoint": source.reference, "checkpoint_digest": source.digest}
+    return {**source.lineage, **made_from}
+
+
+@contextmanager
+def _workshop_folder(checkpoint: Checkpoint, key: str) -> Iterator[Path]:
+    """Where graphs are made: kept when the work is cut short, removed when it is done.
+
+    A second export of the same at the same time gets a folder of its own. Raises OSError at once
+    when the disk would be full half-way.
+    """
+    folder = work_folder("export", key)
     if shutil.disk_usage(folder).free < _COPIES_OF_WEIGHTS * checkpoint.weights_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-    return folder
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with tempfile.TemporaryDirectory(dir=folder.parent) as own:
+                yield Path(own)
+            return
+        yield folder
+        shutil.rmtree(folder)
+
+
+def _workshop_key(options: ExportOptions, source: Version) -> str:
+    """Digest of all that a finished step rests on; gates and budgets are applied afterwards."""
+    parts = {
+        "checkpoint": source.digest,
+        "exam": [options.min_exam_rows, options.exam_limit],
+        "flips": options.max_flip_percent,
+        "versions": _versions(),
+        "machine": machine(),
+    }
+    return recipe_digest(parts)[:16]
+
+
+def _target(options: ExportOptions) -> Target:
+    """Where the package will serve: as asked, or what is here."""
+    import onnxruntime
+
+    cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if options.target == "cuda" and not cuda:
+        raise UnusableOption(
+            "--target cuda, but this ONNX Runtime has no CUDA; pip install 'miniml[serving-gpu]' on a"
+            " machine with a GPU, or leave the target out."
+        )
+    if options.target != "auto":
+        return options.target
+    return "cuda" if cuda else "cpu"
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _LIBRARIES}
 
 
 def _check(options: ExportOptions) -> None:
@@ -109,6 +183,10 @@ def _check(options: ExportOptions) -> None:
         value = getattr(options, field)
         if not (math.isfinite(value) and value >= 0):
             raise UnusableOption(f"{field} is {value}; it must be a number from 0 on.")
+    if not (math.isfinite(options.budget_minutes) and options.budget_minutes > 0):
+        raise UnusableOption(
+            f"--budget-minutes is {options.budget_minutes}; it must be a number above 0."
+        )
     if options.min_exam_rows < 1:
         raise UnusableOption(f"--min-exam-rows is {options.min_exam_rows}; it must be above 0.")
     if options.exam_limit < options.min_exam_rows:
@@ -118,6 +196,8 @@ def _check(options: ExportOptions) -> None:
         )
     if options.alias is not None:
         check_alias(options.alias)
+    if options.sign_key is not None:
+        check_key(options.sign_key)
     if options.output is not None and options.output.exists():
         raise ArtifactExists(f"{options.output} already exists; remove it or choose another one.")
 
@@ -146,7 +226,7 @@ def _recipe(options: ExportOptions, source: Version, candidates: Sequence[Candid
             "checkpoint": source.digest,
             "candidates": [candidate.name for candidate in candidates],
             "options": _choices(options),
-            "versions": {name: version(name) for name in _LIBRARIES},
+            "versions": _versions(),
             "machine": machine(),
         }
     )

@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 
+from export.choice import pareto_front
 from registry.version import Version
 
 
@@ -44,6 +45,7 @@ class ExportResult:
                 for entry in gates["candidates"]
                 if not entry["passed"]
             ),
+            *(f"{entry['name']}: {entry['reason']}." for entry in gates["not_tried"]),
             *(f"Note: {note}." for note in gates["notes"]),
         ]
         return Group(
@@ -57,23 +59,33 @@ class ExportResult:
 
 
 def _table(candidates: Sequence[Mapping[str, Any]], served: str) -> Table:
-    """Narrow enough for 80 columns. flips: against fp32; batch: against the same text alone."""
+    """Narrow enough for 80 columns; the fastest first, and a star for what no other beats.
+
+    flips: against fp32; batch: against the same text alone.
+    """
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("candidate", no_wrap=True)
-    for name in ("accuracy", "macro-F1", "flips %", "batch %", "MB", "texts/s"):
+    for name in ("accuracy", "flips %", "batch %", "MB", "texts/s"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for entry in candidates:
-        verdict = "passed" if entry["passed"] else "failed"
+    timed = {entry["name"]: entry for entry in candidates if entry["speed"]}
+    front = pareto_front(
+        {
+            name: (-entry["texts_per_s"], entry["label_flip_rate"], entry["model_bytes"])
+            for name, entry in timed.items()
+        }
+    )
+    for entry in sorted(candidates, key=lambda entry: -(entry["texts_per_s"] or 0)):
+        star = " *" if entry["name"] in front else ""
+        verdict = ("passed" if entry["passed"] else "failed") + star
         table.add_row(
             entry["name"],
             f"{entry['accuracy']:.3f}",
-            f"{entry['macro_f1']:.3f}",
             f"{100 * entry['label_flip_rate']:.2f}",
             f"{100 * entry['batch_flip_rate']:.2f}",
             f"{entry['model_bytes'] / 1e6:.1f}",
-            f"{entry['texts_per_s']:.0f}",
-            "served" if entry["name"] == served else verdict,
+            "-" if entry["texts_per_s"] is None else f"{entry['texts_per_s']:.0f}",
+            f"[bold]served{star}[/]" if entry["name"] == served else verdict,
         )
     return table
 

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from export import checkpoint as source
+from export.candidates import required_isa
 from export.card import model_card
 from export.checkpoint import Checkpoint
 from export.exam import Exam
 from export.fp32 import graph_inputs
-from export.judging import Judged
+from export.judged import Judged
+from export.machine import machine
+from export.report import ExportReport, changed_rows, label_flips, render_export_report
+from export.tuned import Tuned
 from registry.artifact import Manifest
 from serving.engine import Engine
-from serving.lanes import measure_cost, usable_cores
+from serving.lanes import choose_lanes, measure_cost, usable_cores
 from serving.package import (
     CARD,
     CONFIG,
@@ -27,6 +32,7 @@ from serving.package import (
     GATES,
     GOLDEN,
     MODEL,
+    REPORT,
     TOKENIZER,
     CostGrid,
     GoldenAnswer,
@@ -36,6 +42,15 @@ from serving.package import (
 
 _log = logging.getLogger(__name__)
 _GOLDEN_TEXTS = 16
+Tuner = Callable[[Engine], Tuned]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """What a package is called, and what it was made from."""
+
+    name: str
+    lineage: Mapping[str, str]
 
 
 def write_package(  # noqa: PLR0913 - what a package is made of
@@ -44,19 +59,41 @@ def write_package(  # noqa: PLR0913 - what a package is made of
     exam: Exam,
     judged: Judged,
     *,
-    name: str,
-    lineage: Mapping[str, str],
+    naming: Naming,
+    tuner: Tuner,
 ) -> None:
     """Write every file of the package but its manifest into *folder*.
 
-    Raises `EngineFailed` when the graph cannot run a text of max_length tokens.
+    Raises `EngineFailed` when the graph cannot run a text of max_length tokens, and what *tuner*
+    raises.
     """
     shutil.copyfile(judged.graph, folder / MODEL)
     tokenizer = Tokenizer.from_file(str(checkpoint.folder / source.TOKENIZER))
     tokenizer.no_padding()  # serving pads to the longest of the batch and cuts by max_length
     tokenizer.no_truncation()
     tokenizer.save(str(folder / TOKENIZER))
-    config = PackageConfig(
+    config = _config(folder, checkpoint, judged, naming.name)
+    lanes = choose_lanes(usable_cores())
+    engine = Engine(_unsealed(folder, config), threads=lanes.threads, streams=lanes.count)
+    tuned = tuner(engine)
+    config = replace(config, temperature=tuned.temperature, thresholds=tuned.thresholds)
+    (folder / CONFIG).write_bytes(config.to_bytes())
+    document = {**judged.document(), **tuned.document()}
+    gates = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / GATES).write_text(gates + "\n", encoding="utf-8")
+    _log.info("Measuring ms over batch x length, up to %d tokens", config.max_length)
+    cost = measure_cost(engine, machine=machine(), lanes=lanes)
+    (folder / COST).write_bytes(cost.to_bytes())
+    (folder / GOLDEN).write_text(_golden(engine, exam), encoding="utf-8")
+    card = model_card(naming.name, checkpoint, judged, naming.lineage)
+    (folder / CARD).write_text(card, encoding="utf-8")
+    page = render_export_report(_report(naming, checkpoint, exam, judged, document))
+    (folder / REPORT).write_text(page, encoding="utf-8")
+
+
+def _config(folder: Path, checkpoint: Checkpoint, judged: Judged, name: str) -> PackageConfig:
+    """What serving must know, before anything is tuned."""
+    return PackageConfig(
         name=name,
         task=checkpoint.task,
         text_pair=checkpoint.text_pair,
@@ -65,23 +102,39 @@ def write_package(  # noqa: PLR0913 - what a package is made of
         pad_token_id=checkpoint.pad_token_id,
         inputs=graph_inputs(folder / MODEL),
         precision=judged.served.name,
-        batch_invariant=judged.served.batch_invariant,
+        batch_invariant=judged.verdict.batch_invariant,
         base_model=checkpoint.base_model,
+        runtime=judged.served.runtime,
+        runtime_options=judged.served.options,
+        isa=required_isa(judged.served),
     )
-    (folder / CONFIG).write_bytes(config.to_bytes())
-    gates = json.dumps(judged.document(), indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / GATES).write_text(gates + "\n", encoding="utf-8")
-    engine = Engine(_unsealed(folder, config))
-    _log.info("Measuring ms over batch x length, up to %d tokens", config.max_length)
-    (folder / COST).write_bytes(measure_cost(engine, machine=machine()).to_bytes())
-    (folder / GOLDEN).write_text(_golden(engine, exam), encoding="utf-8")
-    card = model_card(name, checkpoint, judged, lineage)
-    (folder / CARD).write_text(card, encoding="utf-8")
 
 
-def machine() -> str:
-    """CPU model, architecture and usable cores, for people."""
-    return f"{_cpu()}, {platform.system()} {platform.machine()}, {usable_cores()} cores"
+def _report(
+    naming: Naming,
+    checkpoint: Checkpoint,
+    exam: Exam,
+    judged: Judged,
+    document: Mapping[str, Any],
+) -> ExportReport:
+    """The content of `export.html`."""
+    fp32, served = judged.fp32_answers.alone, judged.answers.alone
+    labels, task = checkpoint.labels, checkpoint.task
+    return ExportReport(
+        title=naming.name,
+        document=document,
+        changed=changed_rows(exam.rows, fp32, served, labels, task),
+        label_flips=label_flips(fp32, served, labels, task),
+        sensitivity=judged.sensitivity,
+        facts={
+            "Made from": dict(naming.lineage),
+            "Served by": {
+                "runtime": judged.served.runtime,
+                **judged.served.options,
+                "CPU features": ", ".join(required_isa(judged.served)) or "none in particular",
+            },
+        },
+    )
 
 
 def _golden(engine: Engine, exam: Exam) -> str:
@@ -106,11 +159,3 @@ def _unsealed(folder: Path, config: PackageConfig) -> Package:
         config=config,
         cost=CostGrid(batches=(1,), lengths=(1,), ms=((0.0,),), threads=1, machine=""),
     )
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "CPU")

@@ -3,6 +3,9 @@
 The manifest is written last and names every file with its sha256 and size, so its presence proves
 that the folder is complete and its digest names the content. Folders are staged beside their target
 and renamed: a reader sees all of an artifact or nothing. This module does not know what is inside.
+
+One file may lie in a sealed folder without being listed: `model.sig`, a detached signature over all
+the others. No two signatures of the same bytes are equal, so the digest must not cover it.
 """
 
 from __future__ import annotations
@@ -21,9 +24,10 @@ from typing import Any, Literal
 from registry.errors import ArtifactExists, CorruptArtifact, NotFound
 
 Kind = Literal["dataset", "checkpoint", "package"]
-MANIFEST = "manifest.json"
+MANIFEST, SIGNATURE = "manifest.json", "model.sig"
 SCHEMA_VERSION = 1
 STAGING_SUFFIX = ".staging"
+_UNLISTED = {MANIFEST, SIGNATURE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,7 @@ class FileEntry:
 class Manifest:
     """Content of `manifest.json`.
 
-    files: posix path relative to the folder -> entry; the manifest itself is not listed.
+    files: posix path relative to the folder -> entry; neither manifest nor signature is listed.
     lineage: input name -> reference or digest of what this artifact was made from.
     """
 
@@ -102,7 +106,7 @@ def seal(folder: Path, *, kind: Kind, lineage: Mapping[str, str]) -> Manifest:
     """Flush every file, then write the manifest last; from here on the folder verifies."""
     files = {}
     for name in _list_files(folder):
-        if name == MANIFEST:
+        if name in _UNLISTED:
             continue
         path = folder / name
         path.chmod(0o644)
@@ -146,7 +150,7 @@ def verify(folder: Path, *, kind: Kind | None = None) -> Manifest:
     manifest = read_manifest(folder)
     if kind is not None and manifest.kind != kind:
         raise CorruptArtifact(f"{folder} holds a {manifest.kind}, but a {kind} is needed here.")
-    present = set(_list_files(folder)) - {MANIFEST}
+    present = set(_list_files(folder)) - _UNLISTED
     for name in sorted(set(manifest.files) - present):
         raise CorruptArtifact(f"{folder}: {name} is missing; fetch the artifact again.")
     for name in sorted(present - set(manifest.files)):
@@ -156,6 +160,12 @@ def verify(folder: Path, *, kind: Kind | None = None) -> Manifest:
         if path.stat().st_size != entry.bytes or file_sha256(path) != entry.sha256:
             raise CorruptArtifact(f"{folder}: {name} was changed; fetch the artifact again.")
     return manifest
+
+
+def files_to_copy(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+    """What makes a whole copy of *folder*: listed files, signature if it has one, manifest last."""
+    signature = (SIGNATURE,) if (folder / SIGNATURE).is_file() else ()
+    return (*manifest.files, *signature, MANIFEST)
 
 
 def file_sha256(path: Path) -> str:

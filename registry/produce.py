@@ -43,20 +43,24 @@ def produce(  # noqa: PLR0913 - what an artifact is known by, each named at the 
     recipe: str,
     lineage: Mapping[str, str],
     output: Path | None = None,
+    sealed: Callable[[Path], object] | None = None,
 ) -> Version:
     """Let *build* fill an empty folder, seal it, register it as *name*, and copy it to *output*.
 
+    sealed: called with the sealed folder before anybody else sees it, to sign it.
     Raises `ArtifactExists` before any work when *output* is there already, and what *build* raises.
     """
     if output is not None and output.exists():
         raise ArtifactExists(f"{output} already exists; remove it or choose another --output.")
     place = Path(tempfile.mkdtemp(dir=work_folder("sealed", kind)))
     try:
-        sealed = place / name
-        with staged(sealed, kind=kind, lineage=lineage) as folder:
+        made = place / name
+        with staged(made, kind=kind, lineage=lineage) as folder:
             facts = build(folder)
+        if sealed is not None:
+            sealed(made)
         version = publish(
-            sealed,
+            made,
             name=name,
             recipe=recipe,
             params=facts.params,
@@ -64,7 +68,7 @@ def produce(  # noqa: PLR0913 - what an artifact is known by, each named at the 
             curves=facts.curves,
         )
         if output is not None:
-            copy_sealed(sealed, output)
+            copy_sealed(made, output)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return version

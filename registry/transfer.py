@@ -12,16 +12,18 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from registry.artifact import (
     MANIFEST,
+    SIGNATURE,
     STAGING_SUFFIX,
     Kind,
     Manifest,
+    files_to_copy,
     read_manifest,
     verify,
 )
@@ -53,7 +55,7 @@ def copy_in(source: Path, target: Path, manifest: Manifest) -> None:
     A hard link would cost nothing, but then a later change of the source would change the version.
     """
     with _staging(target) as staging:
-        for name in (*manifest.files, MANIFEST):
+        for name in files_to_copy(source, manifest):
             path = staging / name
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, path)
@@ -106,7 +108,7 @@ def read_object_manifest(uri: str) -> Manifest:
 
 
 def download_objects(uri: str, folder: Path) -> Path:
-    """Fill *folder* with the sealed folder at *uri*; only what its manifest lists is fetched."""
+    """Fill *folder* with the sealed folder at *uri*: what its manifest lists, and its signature."""
     manifest = read_object_manifest(uri)
     _log.info("Downloading %s (%.0f MB)", uri, manifest.total_bytes / 1e6)
     with _objects(uri) as files:
@@ -117,13 +119,16 @@ def download_objects(uri: str, folder: Path) -> Path:
             path = folder / relative
             path.parent.mkdir(parents=True, exist_ok=True)
             files.get_file(f"{uri}/{name}", str(path))
+        # Without the right to list, S3 forbids what is not there. No signature is never a good one.
+        with suppress(FileNotFoundError, PermissionError):
+            files.get_file(f"{uri}/{SIGNATURE}", str(folder / SIGNATURE))
     return folder
 
 
 def upload_objects(source: Path, uri: str, manifest: Manifest) -> None:
     """Put a sealed folder to *uri*, manifest last, so that a broken upload is no artifact."""
     with _objects(uri) as files:
-        for name in (*manifest.files, MANIFEST):
+        for name in files_to_copy(source, manifest):
             files.put_file(str(source / name), f"{uri}/{name}")
 
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from serving.engine import Encoding, Logits
 from serving.errors import DeadlineExceeded, EngineFailed, NotReady, Overloaded
 from serving.lanes import Lanes
 from serving.planner import Cost, is_hopeless, plan
+from serving.session import Encoding, Logits
 
 _log = logging.getLogger(__name__)
 # A batch that runs this long, and this many times its cost, will not come back: a healthy machine

@@ -17,17 +17,18 @@ import numpy as np
 
 from serving.batcher import Batcher
 from serving.cost import CostModel
-from serving.engine import Encoding, Engine, Prediction, prediction
+from serving.engine import Engine, Prediction, prediction
 from serving.errors import PackageError
-from serving.lanes import LanePool, Lanes
-from serving.package import Package
+from serving.isa import architecture, cpu_features
+from serving.lanes import LanePool, Lanes, measure_cost
+from serving.package import GOLDEN_TOLERANCE, CostGrid, Package
+from serving.session import Encoding
 from serving.settings import ServeSettings
 
 _log = logging.getLogger(__name__)
-# Far above the rounding between two machines, far below what moves a label.
-GOLDEN_TOLERANCE = 0.05
 # Up to here tokenizing takes less time than the hop to a thread and back.
 _INLINE_CHARS = 8000
+_COST_BUDGET_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +50,13 @@ class Core:
     def __init__(self, package: Package, lanes: Lanes, settings: ServeSettings) -> None:
         self.package = package
         self.lanes = lanes
-        self._engine = Engine(package, threads=lanes.threads)
+        self._engine = Engine(package, threads=lanes.threads, streams=lanes.count)
         prove_golden_answers(self._engine)
         self._pool = LanePool(self._engine, lanes)
         self._tokenizers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
         self._batcher = Batcher(
             self._pool,
-            CostModel(package.cost),
+            CostModel(self._cost_here()),
             max_batch=settings.max_batch if package.config.batch_invariant else 1,
             max_queue_ms=settings.max_queue_ms,
         )
@@ -92,6 +93,21 @@ class Core:
         await self._batcher.close()
         self._pool.close()
         self._tokenizers.shutdown()
+
+    def _cost_here(self) -> CostGrid:
+        """The package's cost grid, or one measured now on a CPU it was not chosen for."""
+        missing = sorted(set(self.package.config.isa) - cpu_features())
+        if not missing:
+            return self.package.cost
+        _log.warning(
+            "This CPU has no %s, for which %s was chosen: it may be slow here. Its cost is measured"
+            " again now; for the fastest variant, run miniml export %s on such a machine.",
+            ", ".join(missing),
+            self.package.config.precision,
+            self.package.manifest.lineage.get("checkpoint", "CHECKPOINT"),
+        )
+        here = f"{architecture()} without {', '.join(missing)}"
+        return measure_cost(self._engine, machine=here, lanes=self.lanes, budget_s=_COST_BUDGET_S)
 
     async def _tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[Encoding]:
         encode = self._engine.tokenizer.encode

@@ -1,7 +1,6 @@
-"""From texts to logits: the tokenizer and one ONNX Runtime session.
+"""From texts to logits and answers: the tokenizer and one session.
 
-Knows nothing of requests, batches in flight or time. Session options are set explicitly: threads,
-no spinning (a spinning idle thread steals the core the other lane needs), an arena per session.
+Knows nothing of requests, batches in flight or time.
 """
 
 from __future__ import annotations
@@ -12,28 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 from tokenizers import Encoding as RawEncoding
 from tokenizers import Tokenizer
 
-from serving.errors import EngineFailed, PackageError
 from serving.package import Package, Task
+from serving.session import Encoding, Logits, open_session
 
-Logits = npt.NDArray[np.float32]
 # No tokenizer in use averages more characters a token than this on text with spaces; when one does,
 # the prefix is doubled, so the number costs time and never correctness.
 _CHARS_PER_TOKEN = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Encoding:
-    """One text as the model sees it: T token ids and their segment (0, or 1 for the second text)."""
-
-    ids: tuple[int, ...]
-    type_ids: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,64 +116,21 @@ def _word_start(text: str, limit: int) -> int:
     return end
 
 
-class Session:
-    """One ONNX Runtime session. `run` may be called from several threads at once."""
-
-    def __init__(self, model_path: Path, *, threads: int) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            self._session = ort.InferenceSession(
-                str(model_path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime's own classes share no public base
-            raise PackageError(f"{model_path.name} cannot be loaded: {error}") from error
-        self._inputs = tuple(node.name for node in self._session.get_inputs())
-        self._output = self._session.get_outputs()[0].name
-
-    def run(self, encodings: Sequence[Encoding], *, pad_token_id: int = 0) -> Logits:
-        """Logits (B, labels) float32 of one right-padded batch, in order.
-
-        Raises `EngineFailed` when the graph does.
-        """
-        feed = padded(encodings, pad_token_id=pad_token_id)
-        try:
-            output = self._session.run([self._output], {name: feed[name] for name in self._inputs})
-        except Exception as error:
-            raise EngineFailed(
-                f"the model failed on a batch of {len(encodings)}: {error}"
-            ) from error
-        return np.asarray(output[0], dtype=np.float32)
-
-
-def padded(encodings: Sequence[Encoding], *, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
-    """Every input a text encoder may take, (B, T) int64 with T the longest text.
-
-    int64: the ONNX export of every encoder fixes this type.
-    """
-    shape = (len(encodings), max(len(encoding) for encoding in encodings))
-    ids = np.full(shape, pad_token_id, dtype=np.int64)
-    mask = np.zeros(shape, dtype=np.int64)
-    type_ids = np.zeros(shape, dtype=np.int64)
-    for row, encoding in enumerate(encodings):
-        ids[row, : len(encoding)] = encoding.ids
-        mask[row, : len(encoding)] = 1
-        type_ids[row, : len(encoding)] = encoding.type_ids
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": type_ids}
-
-
 class Engine:
     """A package, ready to answer: the yardstick that every other path must equal."""
 
-    def __init__(self, package: Package, *, threads: int = 1) -> None:
+    def __init__(self, package: Package, *, threads: int = 1, streams: int = 1) -> None:
+        """Streams: how many threads may call `run` at once, each batch on *threads* cores."""
         config = package.config
         self.package = package
         self.tokenizer = TextTokenizer(package.tokenizer_path, max_length=config.max_length)
-        self.session = Session(package.model_path, threads=threads)
+        self.session = open_session(
+            package.model_path,
+            runtime=config.runtime,
+            options=config.runtime_options,
+            threads=threads,
+            streams=streams,
+        )
 
     def run(self, encodings: Sequence[Encoding]) -> Logits:
         """Logits (B, labels) of one batch, exactly as given."""
@@ -206,12 +149,12 @@ class Engine:
             yield prediction(row, self.package)
 
 
-def probabilities(logits: Logits, task: Task) -> Logits:
+def probabilities(logits: Logits, task: Task, temperature: float = 1.0) -> Logits:
     """Softmax over labels, or a sigmoid each for multi-label; same shape, in float32.
 
     Computed in float64 by row, so that a row's result does not depend on the batch it stands in.
     """
-    wide: npt.NDArray[np.float64] = logits.astype(np.float64)
+    wide: npt.NDArray[np.float64] = logits.astype(np.float64) / temperature
     if task == "multi_label":
         with np.errstate(over="ignore"):
             return (1.0 / (1.0 + np.exp(-wide))).astype(np.float32)
@@ -223,7 +166,7 @@ def probabilities(logits: Logits, task: Task) -> Logits:
 def prediction(row: Logits, package: Package) -> Prediction:
     """The answer that one row of logits (labels,) means."""
     config = package.config
-    scores = tuple(float(score) for score in probabilities(row, config.task))
+    scores = tuple(float(score) for score in probabilities(row, config.task, config.temperature))
     top = int(np.argmax(row))
     if config.task == "single_label":
         return Prediction(label=config.labels[top], score=scores[top], labels=None, scores=scores)

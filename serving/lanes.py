@@ -1,8 +1,6 @@
 """Lanes: how many texts or batches run at once, on how many threads each.
 
 The number of cores comes from the scheduler's affinity and the cgroup's quota, never from the host.
-Lanes of one thread share one ONNX Runtime session, whose `run` is thread-safe, so k lanes hold the
-weights once. Lanes of several threads need a session each, for a session has one thread pool.
 """
 
 from __future__ import annotations
@@ -11,14 +9,14 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 
-from serving.engine import Encoding, Engine, Logits, Session
+from serving.engine import Engine
 from serving.package import CostGrid
+from serving.session import Encoding, Logits
 
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
@@ -85,28 +83,16 @@ def choose_lanes(cores: int, *, count: int | None = None, threads: int | None = 
 
 
 class LanePool:
-    """*lanes.count* worker threads, each running one batch at a time."""
+    """*lanes.count* worker threads, each running one batch at a time on a stream of the engine."""
 
     def __init__(self, engine: Engine, lanes: Lanes) -> None:
         self.lanes = lanes
-        self._pad_token_id = engine.package.config.pad_token_id
-        self._sessions: SimpleQueue[Session] = SimpleQueue()
-        for lane in range(lanes.count):
-            shared = lanes.threads == 1 or lane == 0
-            path = engine.package.model_path
-            self._sessions.put(engine.session if shared else Session(path, threads=lanes.threads))
+        self._run = engine.run
         self._workers = ThreadPoolExecutor(max_workers=lanes.count, thread_name_prefix="lane")
 
     def submit(self, encodings: Sequence[Encoding]) -> Future[Logits]:
         """Run one batch when a lane is free; the future holds logits (B, labels)."""
         return self._workers.submit(self._run, encodings)
-
-    def _run(self, encodings: Sequence[Encoding]) -> Logits:
-        session = self._sessions.get()  # never waits: as many sessions as workers
-        try:
-            return session.run(encodings, pad_token_id=self._pad_token_id)
-        finally:
-            self._sessions.put(session)
 
     def close(self) -> None:
         """Finish what runs, drop what waits."""
@@ -117,50 +103,67 @@ def measure_cost(  # noqa: PLR0913 - every one but the first has a default that 
     engine: Engine,
     *,
     machine: str,
-    threads: int = 1,
+    lanes: Lanes | None = None,
     batches: Sequence[int] = (1, 2, 4, 8, 16),
     lengths: Sequence[int] = (8, 16, 32, 64, 128, 256),
     repeats: int = 5,
     budget_s: float = 20.0,
 ) -> CostGrid:
-    """Median milliseconds over batch x length, on this machine, one lane.
+    """Median milliseconds over batch x length, on this machine, of one lane while all are busy.
 
     Lengths beyond the model's are dropped. Large cells get fewer repeats when *budget_s* runs out,
     never fewer than one.
     """
+    lanes = lanes or Lanes(count=1, threads=1)
     longest = engine.package.config.max_length
     lengths = [length for length in lengths if length < longest] + [longest]
     deadline_s = time.perf_counter() + budget_s
-    engine.run([_filler(lengths[0])])  # first run allocates
+    engine.run([filler(lengths[0])])  # first run allocates
     rows = []
     for batch in batches:
-        cells = []
-        for length in lengths:
-            times = list(_times_ms(engine, batch, length, repeats, deadline_s))
-            cells.append(round(statistics.median(times), 4))
-        rows.append(tuple(cells))
+        times = (
+            time_batch(engine.run, [filler(length)] * batch, lanes.count, repeats, deadline_s)
+            for length in lengths
+        )
+        rows.append(tuple(round(statistics.median(cell), 4) for cell in times))
     return CostGrid(
         batches=tuple(batches),
         lengths=tuple(lengths),
         ms=tuple(rows),
-        threads=threads,
+        threads=lanes.threads,
         machine=machine,
     )
 
 
-def _times_ms(
-    engine: Engine, batch: int, length: int, repeats: int, deadline_s: float
-) -> Iterator[float]:
-    encodings = [_filler(length)] * batch
-    for _ in range(repeats):
-        start_s = time.perf_counter()
-        engine.run(encodings)
-        end_s = time.perf_counter()
-        yield (end_s - start_s) * 1e3
-        if end_s > deadline_s:
-            return
+def time_batch(
+    run: Callable[[Sequence[Encoding]], object],
+    batch: Sequence[Encoding],
+    streams: int,
+    repeats: int,
+    deadline_s: float,
+) -> list[float]:
+    """Milliseconds of each of at most *repeats* runs on each of *streams* threads at once.
+
+    A thread stops when `time.perf_counter` passes *deadline_s*, after one run at least.
+    """
+
+    def lane(_: int) -> list[float]:
+        times = []
+        for _ in range(repeats):
+            start_s = time.perf_counter()
+            run(batch)
+            end_s = time.perf_counter()
+            times.append((end_s - start_s) * 1e3)
+            if end_s > deadline_s:
+                break
+        return times
+
+    if streams == 1:
+        return lane(0)
+    with ThreadPoolExecutor(streams) as pool:
+        return [ms for times in pool.map(lane, range(streams)) for ms in times]
 
 
-def _filler(length: int) -> Encoding:
-    # The id hardly matters to the time; 1 exists in every vocabulary.
+def filler(length: int) -> Encoding:
+    """A text of so many tokens. Which ones hardly matters to the time; 1 is in every vocabulary."""
     return Encoding(ids=(1,) * length, type_ids=(0,) * length)

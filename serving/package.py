@@ -9,6 +9,7 @@ A package is a sealed folder (`registry.artifact`) that holds
     cost.json        `CostGrid`: ms over batch x padded length, on the machine of the export
     golden.jsonl     `GoldenAnswer` a line: texts with this graph's logits, computed alone
     README.md        model card
+    export.html      the page on how this variant was chosen; old packages have none
 
 This module knows files and nothing else: no ONNX Runtime, no tokenizer, no Ray.
 """
@@ -16,6 +17,7 @@ This module knows files and nothing else: no ONNX Runtime, no tokenizer, no Ray.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +29,11 @@ from serving.errors import PackageError
 SCHEMA_VERSION = 1
 MODEL, TOKENIZER, CONFIG = "model.onnx", "tokenizer.json", "config.json"
 GATES, COST, GOLDEN, CARD = "gates.json", "cost.json", "golden.jsonl", "README.md"
+REPORT = "export.html"
+# Of golden logits: far above the rounding between two machines, far below what moves a label.
+GOLDEN_TOLERANCE = 0.05
 Task = Literal["single_label", "multi_label"]
+Runtime = Literal["onnxruntime", "openvino", "cuda", "tensorrt"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +44,9 @@ class PackageConfig:
     attention_mask, token_type_ids. max_length: tokens, special ones included. thresholds: one a
     label, multi-label only; a label is given when its sigmoid reaches it (0.5 where None).
     batch_invariant: whether a text gets the same answer in company as alone; if not, it is
-    always run alone. precision: for people ("fp32", "int8 dynamic per-channel").
+    always run alone. precision: for people ("fp32", "int8 dynamic per-channel"). runtime: what runs
+    the graph, with its own options. isa: CPU features the variant was chosen for, named as in
+    `serving.isa`. temperature: logits are divided by it before they become probabilities.
     """
 
     name: str
@@ -52,6 +60,10 @@ class PackageConfig:
     batch_invariant: bool
     base_model: str
     thresholds: tuple[float, ...] | None = None
+    runtime: Runtime = "onnxruntime"
+    runtime_options: Mapping[str, str] = field(default_factory=dict)
+    isa: tuple[str, ...] = ()
+    temperature: float = 1.0
     schema_version: int = SCHEMA_VERSION
 
     def to_bytes(self) -> bytes:
@@ -150,7 +162,7 @@ def _config(document: dict[str, Any]) -> PackageConfig:
     if document.get("schema_version") != SCHEMA_VERSION:
         seen = document.get("schema_version")
         raise ValueError(f"{CONFIG} has schema version {seen}, this miniml reads {SCHEMA_VERSION}")
-    for key in ("labels", "inputs", "thresholds"):
+    for key in ("labels", "inputs", "thresholds", "isa"):
         if document.get(key) is not None:
             document[key] = tuple(document[key])
     return PackageConfig(**document)

@@ -23,11 +23,15 @@ ARROWS: dict[str, set[str]] = {
     "training": {"registry"},
     "export": {
         "registry",
-        *(f"serving.{name}" for name in ("package", "engine", "lanes", "cost", "errors")),
+        *(
+            f"serving.{name}"
+            for name in ("package", "engine", "session", "isa", "lanes", "cost", "errors")
+        ),
     },
     "serving": {"registry.artifact", "registry.errors", "registry.home", "registry.store"},
     "benchmarks": {
-        f"serving.{name}" for name in ("package", "engine", "lanes", "cost", "planner", "client")
+        f"serving.{name}"
+        for name in ("package", "engine", "session", "lanes", "cost", "planner", "client")
     },
 }
 # Inside serving: a module imports only what stands further right. Only server imports app.
@@ -42,6 +46,8 @@ SERVING_ORDER = (
     "lanes",
     "cost",
     "engine",
+    "session",
+    "isa",
     "settings",
     "client",
     "options",

@@ -19,9 +19,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from export import ExportOptions
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.exam import Exam, read_exam
+from export.recipes.material import Material
 from registry.artifact import staged
-from serving.engine import Encoding, TextTokenizer, padded, probabilities
+from serving.engine import TextTokenizer, probabilities
 from serving.package import Task
+from serving.session import Encoding, padded
 
 if TYPE_CHECKING:
     from export.result import ExportResult
@@ -34,6 +36,7 @@ LABELS = ("negative", "neutral", "positive")
 MAX_LENGTH = 24
 EXAM_ROWS = 64
 _DRAWN = 4 * EXAM_ROWS
+QUICK = ("int8-row-wise,int8-per-channel",)
 _SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -102,6 +105,32 @@ def exported(
 
 
 @pytest.fixture(scope="session")
+def slimmed(exported: Path) -> Path:
+    """The same, slimmed."""
+    import onnx
+
+    from export.recipes.slim import slim
+
+    target = exported.with_name("slim.onnx")
+    onnx.save(slim(exported, longest=MAX_LENGTH), str(target))
+    return target
+
+
+@pytest.fixture(scope="session")
+def material(exported: Path, slimmed: Path, encodings: list[Encoding]) -> Material:
+    """What recipes are given; the exam's first texts stand in for training texts."""
+    return Material(
+        exported=exported,
+        slim=slimmed,
+        calibration=encodings[:24],
+        pad_token_id=1,
+        heads=2,
+        hidden_size=32,
+        flip_budget=0.02,
+    )
+
+
+@pytest.fixture(scope="session")
 def packaged_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with one package in it, for the laws about finished exports."""
     return tmp_path_factory.mktemp("packaged")
@@ -109,12 +138,14 @@ def packaged_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def result(bert: Path, packaged_home: Path) -> Iterator[ExportResult]:
-    """The BERT, exported with the defaults and an alias."""
+    """The BERT, exported with an alias; two candidates are enough for the laws."""
     from export import export_package
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINIML_HOME", str(packaged_home))
-        yield export_package(ExportOptions(checkpoint=str(bert), alias="champion"))
+        yield export_package(
+            ExportOptions(checkpoint=str(bert), alias="champion", candidates=QUICK)
+        )
 
 
 def _write_checkpoint(

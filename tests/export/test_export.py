@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from rich.console import Console
 from tokenizers import Tokenizer
 
 from export import ExportOptions, export_package
+from export.candidates import choose_candidates
 from export.checkpoint import Checkpoint
-from export.errors import UnusableOption
+from export.errors import UnusableKey, UnusableOption
 from export.exam import Exam
+from export.judging import judge
 from registry import store
 from registry.artifact import file_sha256, read_manifest
 from registry.errors import ArtifactExists
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent.parent
 MakeCheckpoint = Callable[..., Path]
+QUICK = ("int8-row-wise,int8-per-channel",)  # as the `result` fixture asked
 
 
 @pytest.fixture
@@ -81,6 +87,8 @@ def test_gates_are_documented(result: ExportResult, paper: tuple[Checkpoint, Exa
     assert gates["torch_max_logit_difference"] < 1e-4
     assert gates["fp32"]["accuracy"] == 1.0
     assert gates["served"] == gates["candidates"][0]
+    assert gates["served"]["speed"]["rounds"] == 3
+    assert gates["served"]["exam_rows"] == gates["exam_rows"]
     assert gates["label_flip_rate"] == gates["served"]["label_flip_rate"] <= 0.02
     assert gates["flip_interval"][1] > 0.02
     assert any("too few to be sure" in note for note in gates["notes"])
@@ -119,7 +127,9 @@ def test_reuse_returns_the_same_version(result: ExportResult, bert: Path, tmp_pa
     """An equal export is found again, says so, and can still be written elsewhere."""
     output = tmp_path / "copy"
 
-    again = export_package(ExportOptions(checkpoint=str(bert), output=output, reuse=True))
+    again = export_package(
+        ExportOptions(checkpoint=str(bert), output=output, reuse=True, candidates=QUICK)
+    )
 
     assert again.reused
     assert again.version.reference == result.version.reference
@@ -131,7 +141,7 @@ def test_same_checkpoint_gives_the_same_model(
     result: ExportResult, bert: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Exported again, `model.onnx` has the same bytes; stdout belongs to the front door."""
-    again = export_package(ExportOptions(checkpoint=str(bert)))
+    again = export_package(ExportOptions(checkpoint=str(bert), candidates=QUICK))
 
     assert not again.reused
     assert again.version.number == result.version.number + 1
@@ -166,6 +176,10 @@ def test_pairs_and_several_labels(make_checkpoint: MakeCheckpoint, tmp_path: Pat
     [
         ({"max_flip_percent": -1.0}, UnusableOption, "max_flip_percent is -1.0"),
         ({"max_accuracy_drop_points": float("nan")}, UnusableOption, "is nan"),
+        ({"budget_minutes": 0.0}, UnusableOption, "--budget-minutes is 0.0"),
+        ({"tune_thresholds": True}, UnusableOption, "--tune-thresholds is for multi-label"),
+        ({"calibrate": True}, UnusableOption, "need the training rows, but reviews/1 cannot be"),
+        ({"sign_key": ROOT / "README.md"}, UnusableKey, "README.md"),
         ({"min_exam_rows": 0}, UnusableOption, "--min-exam-rows is 0"),
         ({"exam_limit": 10}, UnusableOption, "--exam-limit is 10"),
         ({"output": ROOT}, ArtifactExists, "already exists"),
@@ -179,14 +193,20 @@ def test_unusable_option_is_refused(
         export_package(replace(ExportOptions(checkpoint=str(bert)), **options))  # type: ignore[arg-type]
 
 
-def test_full_disk_is_seen_before_the_work(paper: tuple[Checkpoint, Exam]) -> None:
+def test_full_disk_is_seen_before_the_work(
+    paper: tuple[Checkpoint, Exam], miniml_home: Path
+) -> None:
     """A model that would not fit is refused at once, as the system's own error."""
-    from export.pipeline import _roomy_folder
+    from export.pipeline import _workshop_folder
 
-    with pytest.raises(OSError, match="No space left") as caught:
-        _roomy_folder(replace(paper[0], weights_bytes=2**60))
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        _workshop_folder(replace(paper[0], weights_bytes=2**60), "key"),
+    ):
+        pass
 
     assert caught.value.errno == errno.ENOSPC
+    assert miniml_home.exists()
 
 
 @pytest.mark.parametrize(
@@ -194,12 +214,16 @@ def test_full_disk_is_seen_before_the_work(paper: tuple[Checkpoint, Exam]) -> No
     [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)],
     ids=["interrupted", "killed"],
 )
-def test_cut_short_it_leaves_no_package(
+def test_cut_short_it_leaves_no_package_and_goes_on(
     bert: Path, miniml_home: Path, tmp_path: Path, by: signal.Signals, code: int
 ) -> None:
-    """Interrupted or killed, nothing is left that a later stage would accept."""
+    """Interrupted or killed, nothing is left that a later stage would accept.
+
+    Run again, it goes on with what was finished: the graph is not exported a second time.
+    """
     output = tmp_path / "package"
     command = [sys.executable, "-m", "miniml", "export", str(bert), "--output", str(output)]
+    command += ["--candidates", *QUICK]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
@@ -211,4 +235,87 @@ def test_cut_short_it_leaves_no_package(
     assert store.list_versions(kind="package") == []
     assert not output.exists()
     left = [path for path in miniml_home.rglob("*") if path.is_file()]
-    assert by == signal.SIGKILL or left == []
+    finished = [path for path in left if path.is_relative_to(miniml_home / "work" / "export")]
+    assert by == signal.SIGKILL or left == finished
+    assert not [path for path in finished if ".part" in path.name]
+    assert {path.parent.name for path in finished} >= {"int8-row-wise", "int8-per-channel", "fp32"}
+
+    again = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+
+    assert "Measuring" in again.stderr
+    assert "Exporting" not in again.stderr
+    assert open_package(output).config.precision == "int8-row-wise"
+    assert not list(miniml_home.glob("work/export/*/*/model.onnx"))
+
+
+# What is spoiled, and how: constants whose name contains the word, changed.
+FAULTS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
+    "weights zeroed": ("/int8", np.zeros_like),
+    "wrong scales": ("/scale", lambda scale: scale * 1.5),
+    "one label's bias flipped": ("classifier.bias", lambda bias: bias + np.array([20, 0, 0])),
+    "no numbers": ("classifier.weight", lambda weight: weight * np.nan),
+}
+
+
+def edited(
+    graph: Path, pattern: str, change: Callable[[np.ndarray], np.ndarray]
+) -> onnx.ModelProto:
+    """*graph* with the constants changed whose name contains *pattern*."""
+    model = onnx.load(str(graph))
+    found = [tensor for tensor in model.graph.initializer if pattern in tensor.name]
+    assert found, f"no constant like {pattern}"
+    for tensor in found:
+        value = numpy_helper.to_array(tensor)
+        tensor.CopyFrom(numpy_helper.from_array(change(value).astype(value.dtype), tensor.name))
+    return model
+
+
+def test_planted_fault_is_refused(paper: tuple[Checkpoint, Exam], tmp_path: Path) -> None:
+    """A graph that silently spoils the model is not packaged: fp32 is, and the reason stands."""
+    checkpoint, exam = paper
+    candidates, _ = choose_candidates(["int8-row-wise"], target="cpu")
+    judged = judge(checkpoint, exam, candidates, ExportOptions(), tmp_path)
+    assert judged.served.name == "int8-row-wise"
+
+    for name, spoil in FAULTS.items():
+        folder = tmp_path / "int8-row-wise"
+        for made in folder.glob("*.npz"):
+            made.unlink()
+        spoiled = edited(judged.graph, *spoil)
+        onnx.save(spoiled, str(judged.graph))
+        again = judge(checkpoint, exam, candidates, ExportOptions(), tmp_path)
+        entry = again.document()["candidates"][0]
+        shutil.rmtree(folder)  # made anew for the next fault
+        judge(checkpoint, exam, candidates, ExportOptions(), tmp_path)
+
+        assert again.served.name == "fp32", name
+        assert again.verdict.accuracy == 1.0
+        assert (entry["name"], entry["passed"]) == ("int8-row-wise", False)
+        assert entry["reasons"]
+        assert "no quantized candidate passed its gates, so fp32 is served" in again.notes
+
+
+def test_a_graph_that_cannot_run_is_no_end(paper: tuple[Checkpoint, Exam], tmp_path: Path) -> None:
+    """A candidate whose process fails is named with its reason, and the others are judged."""
+    checkpoint, exam = paper
+    candidates, _ = choose_candidates(["int8-row-wise", "int8-per-channel"], target="cpu")
+    broken = tmp_path / "int8-row-wise" / "model.onnx"
+    broken.parent.mkdir()
+    broken.write_bytes(b"not a graph")
+
+    judged = judge(checkpoint, exam, candidates, ExportOptions(), tmp_path)
+
+    assert judged.served.name == "int8-per-channel"
+    assert "model.onnx cannot be loaded" in judged.not_tried["int8-row-wise"]
+
+
+def test_without_time_fp32_is_still_judged(paper: tuple[Checkpoint, Exam], tmp_path: Path) -> None:
+    """A budget that is spent leaves candidates out by name; it never leaves the exam out."""
+    checkpoint, exam = paper
+    candidates, _ = choose_candidates(["int8-row-wise"], target="cpu")
+
+    judged = judge(checkpoint, exam, candidates, ExportOptions(budget_minutes=1e-6), tmp_path)
+
+    assert judged.served.name == "fp32"
+    assert judged.verdict.exam_rows == len(exam.rows)
+    assert "no time was left of the budget" in judged.not_tried["int8-row-wise"]

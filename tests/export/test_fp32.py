@@ -15,7 +15,9 @@ from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import CheckpointError
 from export.exam import Exam
 from export.fp32 import TOLERANCE, export_fp32, graph_inputs
-from serving.engine import Encoding, Session
+from export.recipes.rowwise import quantize_rowwise
+from export.recipes.slim import slim
+from serving.session import Encoding, open_session
 
 MakeCheckpoint = Callable[..., Path]
 Weights = dict[str, Any]
@@ -26,6 +28,21 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "bert": ({}, (*PLAIN, "token_type_ids")),
     "distilbert": ({"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2}, PLAIN),
     "roberta": ({"type_vocab_size": 1}, PLAIN),
+    "xlm-roberta": ({"type_vocab_size": 1}, PLAIN),
+    "electra": ({"embedding_size": 32}, (*PLAIN, "token_type_ids")),
+    "deberta-v2": (  # as DeBERTa-v3 is configured
+        {
+            "relative_attention": True,
+            "position_buckets": 8,
+            "pos_att_type": ["p2c", "c2p"],
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "position_biased_input": False,
+            "type_vocab_size": 0,
+        },
+        PLAIN,
+    ),
+    "modernbert": ({"local_attention": 8, "global_attn_every_n_layers": 2}, PLAIN),
 }
 
 
@@ -43,9 +60,31 @@ def test_graph_answers_as_torch(
     assert graph_inputs(graph) == inputs
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_slim_and_row_wise_hold_for_every_architecture(
+    make_checkpoint: MakeCheckpoint, encodings: list[Encoding], tmp_path: Path, architecture: str
+) -> None:
+    """Slimmed, a graph answers as before; row-wise, with the same bits alone and in company."""
+    checkpoint = read_checkpoint(make_checkpoint(architecture, **ARCHITECTURES[architecture][0]))
+    exported, _ = export_fp32(checkpoint, encodings, tmp_path)
+    slimmed, rows = tmp_path / "slim.onnx", tmp_path / "rows.onnx"
+    onnx.save(slim(exported, longest=24), str(slimmed))
+    onnx.save(quantize_rowwise(slim(exported, longest=24)), str(rows))
+    fp32, light, int8 = (open_session(path, threads=1) for path in (exported, slimmed, rows))
+    alone = np.concatenate([int8.run([text], pad_token_id=1) for text in encodings])
+
+    for start in range(0, len(encodings), 7):
+        batch = encodings[start : start + 7]
+        expected = fp32.run(batch, pad_token_id=1)
+        np.testing.assert_allclose(light.run(batch, pad_token_id=1), expected, atol=TOLERANCE)
+        np.testing.assert_array_equal(int8.run(batch, pad_token_id=1), alone[start : start + 7])
+    integer = [n for n in onnx.load(str(rows)).graph.node if n.op_type == "MatMulIntegerToFloat"]
+    assert len(integer) >= 8
+
+
 def test_batch_and_length_are_dynamic(exported: Path, encodings: list[Encoding]) -> None:
     """A batch of any size and length gives a row of logits for each text."""
-    session = Session(exported, threads=1)
+    session = open_session(exported, threads=1)
     shortest, longest = min(encodings, key=len), max(encodings, key=len)
 
     assert len(shortest) < len(longest)

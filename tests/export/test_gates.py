@@ -7,9 +7,16 @@ import numpy.typing as npt
 import pytest
 
 from export import ExportOptions
-from export.answers import Answers, draw_company
+from export.answers import Answers
 from export.exam import Exam, ExamRow
-from export.gates import Verdict, decisions, judge_answers, macro_f1, wilson
+from export.gates import (
+    Verdict,
+    calibration_error,
+    decisions,
+    judge_answers,
+    macro_f1,
+    wilson,
+)
 from serving.package import Task
 
 Logits = npt.NDArray[np.float32]
@@ -22,7 +29,6 @@ def sheet(logits: Logits, mixed: Logits | None = None, *, deterministic: bool = 
         alone=logits,
         mixed=logits if mixed is None else mixed,
         deterministic=deterministic,
-        model_bytes=1,
     )
 
 
@@ -54,6 +60,7 @@ def verdict(
         options=ExportOptions(
             max_flip_percent=max_flip_percent, max_accuracy_drop_points=max_accuracy_drop_points
         ),
+        model_bytes=1,
     )
 
 
@@ -119,7 +126,9 @@ def test_flips_count_although_accuracy_stays() -> None:
     exam = Exam(task="single_label", rows=rows, held_out=ROWS, labels=LABELS)
     fp32 = sheet(np.roll(logits, 1, axis=0))
 
-    found = judge_answers("tried", sheet(logits), fp32=fp32, exam=exam, options=ExportOptions())
+    found = judge_answers(
+        "tried", sheet(logits), fp32=fp32, exam=exam, options=ExportOptions(), model_bytes=1
+    )
 
     assert len(found.reasons) == 1
     assert "differ from fp32" in found.reasons[0]
@@ -191,10 +200,30 @@ def test_decisions_are_those_of_serving() -> None:
     assert decisions(logits, "multi_label").tolist() == [[1, 1, 1], [0, 0, 0]]
 
 
-@pytest.mark.parametrize("rows", [1, 8, 61])
-def test_every_row_is_drawn_into_company_once(rows: int) -> None:
-    """Groups of eight hold each row once, in no order."""
-    groups = draw_company(rows)
+def test_a_part_of_the_exam_is_judged_alone() -> None:
+    """Answers to the first rows are held to those rows; company may have been tried on fewer."""
+    part = Answers(alone=flipped(30)[:60], mixed=flipped(30)[:40], deterministic=True)
+    rows = [ExamRow(text="", text_pair=None, truth=(index % LABELS,)) for index in range(ROWS)]
+    exam = Exam(task="single_label", rows=rows, held_out=ROWS, labels=LABELS)
 
-    assert sorted(row for group in groups for row in group) == list(range(rows))
-    assert {len(group) for group in groups[:-1]} <= {8}
+    found = judge_answers(
+        "tried",
+        part,
+        fp32=sheet(good_logits()),
+        exam=exam,
+        options=ExportOptions(),
+        model_bytes=1,
+    )
+
+    assert (found.exam_rows, found.label_flip_rate, found.accuracy) == (60, 0.5, 0.5)
+    assert found.batch_flip_interval == wilson(0, 40)
+
+
+@pytest.mark.parametrize("sure", [0.6, 0.9])
+def test_calibration_error_is_confidence_minus_truth(sure: float) -> None:
+    """A model right in three of four rows, and as sure of each, is off by the difference."""
+    logits = np.tile(np.log(np.array([sure, 1 - sure], dtype=np.float32)), (400, 1))
+    truth = np.zeros((400, 2), dtype=bool)
+    truth[np.arange(400), (np.arange(400) % 4 == 0).astype(int)] = True
+
+    assert calibration_error(logits, truth, "single_label") == pytest.approx(abs(sure - 0.75))

@@ -12,8 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.artifact import MANIFEST, STAGING_SUFFIX, read_manifest, seal, staged, verify
+from registry import store
+from registry.artifact import (
+    MANIFEST,
+    SIGNATURE,
+    STAGING_SUFFIX,
+    read_manifest,
+    seal,
+    staged,
+    verify,
+)
 from registry.errors import ArtifactExists, CorruptArtifact, NotFound
+from registry.produce import copy_sealed
 
 NAMES = st.from_regex(r"[a-z]{1,3}(/[a-z]{1,3})?(\.[a-z]{1,3})?", fullmatch=True)
 TREES = st.dictionaries(NAMES, st.binary(max_size=40), min_size=1, max_size=4).filter(
@@ -222,3 +232,54 @@ def test_an_artifact_is_never_overwritten(make_artifact: Callable[..., Path]) ->
 
     assert verify(folder) == before
     assert verify(late) == before
+
+
+@ON_DISK
+@given(files=TREES, signature=st.binary(max_size=40), other=st.binary(max_size=40))
+def test_a_signature_is_no_part_of_what_is_signed(
+    files: dict[str, bytes], signature: bytes, other: bytes
+) -> None:
+    """There, changed or gone, before sealing or after: never listed, never extra, same digest."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent)
+        write(folder, files)
+        sealed = seal(folder, kind="package", lineage={})
+        for bytes_ in (signature, other):
+            (folder / SIGNATURE).write_bytes(bytes_)
+            assert verify(folder) == sealed
+        assert seal(folder, kind="package", lineage={}) == sealed
+        (folder / SIGNATURE).unlink()
+
+        assert verify(folder) == sealed
+        assert SIGNATURE not in sealed.files
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: (folder / "deep" / SIGNATURE).write_text(""),
+        lambda folder: (folder / SIGNATURE).symlink_to(folder / "config.json"),
+    ],
+)
+def test_only_a_plain_file_in_front_is_a_signature(
+    make_artifact: Callable[..., Path], spoil: Callable[[Path], object]
+) -> None:
+    """The name elsewhere is an extra file, and a link is a link."""
+    folder = make_artifact()
+    spoil(folder)
+
+    with pytest.raises(CorruptArtifact, match=SIGNATURE):
+        verify(folder)
+
+
+@pytest.mark.usefixtures("store_home")
+def test_a_signature_travels(make_artifact: Callable[..., Path], tmp_path: Path) -> None:
+    """Publishing, fetching and copying bring it along; what is not signed stays so."""
+    signed, unsigned = make_artifact(), make_artifact()
+    (signed / SIGNATURE).write_bytes(b"signed")
+    fetched = store.fetch(store.publish(signed, name="signed"))
+    copy_sealed(fetched, tmp_path / "copy")
+
+    assert fetched != signed
+    assert (tmp_path / "copy" / SIGNATURE).read_bytes() == b"signed"
+    assert not (store.fetch(store.publish(unsigned, name="unsigned")) / SIGNATURE).exists()

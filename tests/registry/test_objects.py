@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from moto.server import ThreadedMotoServer
 
 from registry import store
-from registry.artifact import MANIFEST, read_manifest, verify
+from registry.artifact import MANIFEST, SIGNATURE, read_manifest, verify
 from registry.errors import CorruptArtifact, NotFound, StoreUnavailable
 from registry.transfer import upload_objects
 
@@ -63,6 +63,18 @@ def test_an_artifact_comes_back_from_s3(make_artifact: MakeArtifact, miniml_home
     assert store.verify_version(PLACE, kind="package") == version
     with pytest.raises(CorruptArtifact, match="holds a package, but a dataset"):
         store.resolve(PLACE, kind="dataset")
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_signature_comes_back_from_s3(make_artifact: MakeArtifact) -> None:
+    """It is put beside what it signs and fetched with it, though no manifest lists it."""
+    folder = make_artifact()
+    (folder / SIGNATURE).write_bytes(b"signed")
+    upload_objects(folder, PLACE, read_manifest(folder))
+
+    fetched = store.fetch(store.resolve(PLACE, kind="package"))
+
+    assert (fetched / SIGNATURE).read_bytes() == b"signed"
 
 
 def test_what_is_cached_needs_no_network_and_is_still_verified(

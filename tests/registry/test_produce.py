@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from registry import store
-from registry.artifact import verify
+from registry.artifact import SIGNATURE, verify
 from registry.errors import ArtifactExists
 from registry.home import home
 from registry.produce import Facts, copy_sealed, produce, recipe_digest
@@ -54,6 +54,23 @@ def test_registered_and_copied_are_one_artifact(tmp_path: Path) -> None:
 
     assert verify(tmp_path / "a").digest == verify(tmp_path / "b").digest == version.digest
     assert store.find(kind="dataset", name="x", recipe="r") == version
+
+
+def test_what_is_signed_when_sealed_is_signed_everywhere(tmp_path: Path) -> None:
+    """The hook sees a whole artifact; its signature is in the registry and at output."""
+    seen = []
+
+    def sign(folder: Path) -> None:
+        seen.append(verify(folder).digest)
+        (folder / SIGNATURE).write_bytes(b"signed")
+
+    version = produce(
+        build, kind="package", name="x", recipe="r", lineage={}, output=tmp_path / "a", sealed=sign
+    )
+
+    assert seen == [version.digest]
+    for folder in (tmp_path / "a", store.fetch(version)):
+        assert (folder / SIGNATURE).read_bytes() == b"signed"
 
 
 def test_recipe_depends_on_every_part_and_on_no_order() -> None:

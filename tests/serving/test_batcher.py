@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from serving.batcher import Batcher
-from serving.engine import Encoding, Logits
 from serving.errors import DeadlineExceeded, EngineFailed, NotReady, Overloaded
 from serving.lanes import Lanes
+from serving.session import Encoding, Logits
 
 POISON = 666
 Scenario = Callable[[], Coroutine[Any, Any, None]]

@@ -16,17 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from serving.engine import (
-    Encoding,
-    Engine,
-    Session,
-    TextTokenizer,
-    padded,
-    prediction,
-    probabilities,
-)
+from serving.engine import Engine, TextTokenizer, prediction, probabilities
 from serving.errors import EngineFailed, PackageError
 from serving.package import Package, open_package
+from serving.session import Encoding, open_session, padded
 
 MAX_LENGTH = 6
 WORDS = ("soup", "waiter", "unbelievably", "a", "cold", "é", "好")
@@ -156,7 +149,7 @@ def test_a_broken_graph_is_a_package_error(package: Package, tmp_path: Path) -> 
     broken.write_bytes(package.model_path.read_bytes()[:-40])
 
     with pytest.raises(PackageError, match=r"model\.onnx"):
-        Session(broken, threads=1)
+        open_session(broken, threads=1)
 
 
 def test_a_failing_input_is_an_engine_failure(package: Package) -> None:

@@ -1,0 +1,1 @@
+"""Recipes: fp32 graph in, candidate graph out. Each file is one idea; none knows another's gates."""

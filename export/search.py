@@ -1,0 +1,205 @@
+"""Make the candidates, screen and time them, then let the best by the objective sit the whole exam.
+
+The first of them that passes is served; when none does, fp32 is. Every step runs in a process of its
+own, and what is finished in the workshop is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from export.answers import Answers
+from export.candidates import FP32, Candidate
+from export.choice import Contender, ranked
+from export.errors import ExportMismatch, RecipeUnfit
+from export.exam import Exam
+from export.gates import Verdict, judge_answers
+from export.options import ExportOptions
+from export.progress import SearchProgress
+from export.recipes.mixed import SENSITIVITY
+from export.speed import Speed, Timing, speed_of
+from export.steps import run_step
+from export.workshop import Workshop
+from serving.session import Encoding
+
+SCREEN_ROWS = 256
+_FP32_MIXED_ROWS = 512  # company can change fp32 by rounding only; enough to see that
+_ROUNDS = 3  # of timing, each over all who are still in: what else the machine does hits all alike
+_ROUND_S = (0.5, 3.0)  # least and most for one candidate in one round
+_TIMING_SHARE, _NEW_UNTIL, _ROUNDS_UNTIL = 0.3, 0.6, 0.85  # of the budget
+
+
+class Search:
+    """One search; its results are read after `run`."""
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        exam: Exam,
+        encodings: Sequence[Encoding],
+        options: ExportOptions,
+        progress: SearchProgress,
+    ) -> None:
+        self._workshop, self._exam, self._options = workshop, exam, options
+        self._lengths = [len(encoding) for encoding in encodings]
+        self._progress = progress
+        self._started_s = time.monotonic()
+        self.answers: dict[str, Answers] = {}
+        self.verdicts: dict[str, Verdict] = {}
+        self.timings: dict[str, list[Timing]] = {}
+        self.failed: dict[str, str] = {}
+
+    def run(self, candidates: Sequence[Candidate]) -> str:
+        """Name of the candidate to serve; fp32 is among *candidates*.
+
+        Raises `ExportMismatch` when fp32 itself is unfit.
+        """
+        self._round_s = self._seconds_a_round(len(candidates))
+        self._enter_fp32()
+        for candidate in candidates:
+            if candidate.name != FP32:
+                self._enter(candidate.name)
+        for round_ in range(1, _ROUNDS):
+            for name in self._eligible():
+                if self._spent() < _ROUNDS_UNTIL:
+                    self._time(name, round_)
+        return next(name for name in self._by_objective() if self._passes(name))
+
+    def speeds(self) -> Mapping[str, Speed]:
+        """Of every candidate that was timed."""
+        lanes = self._workshop.settings.lanes.count
+        return {
+            name: speed_of(
+                timings, self._lengths, lanes=lanes, batched=self.verdicts[name].batch_invariant
+            )
+            for name, timings in self.timings.items()
+        }
+
+    def sensitivity(self) -> Mapping[str, float]:
+        """Layer -> flips when it alone is int8; empty unless a recipe looked for it."""
+        found: dict[str, float] = {}
+        for path in self._workshop.folder.glob(f"*/{SENSITIVITY}"):
+            found.update(json.loads(path.read_bytes()))
+        return found
+
+    def _enter_fp32(self) -> None:
+        """The yardstick: the whole exam, first."""
+        try:
+            self._step(FP32, "make")
+            self._answer(FP32, len(self._lengths), mixed_rows=_FP32_MIXED_ROWS)
+        except RecipeUnfit as error:
+            raise ExportMismatch(
+                f"The fp32 graph cannot be run: {error}; train it again."
+            ) from error
+        self._judge(FP32)
+        if reasons := self.verdicts[FP32].reasons:
+            raise ExportMismatch(
+                f"The fp32 graph itself is unfit: {'; '.join(reasons)}; train it again."
+            )
+        self._time(FP32, 0)
+
+    def _enter(self, name: str) -> None:
+        """Make a candidate, screen it and time it once; what fails is noted and left."""
+        if self._spent() > _NEW_UNTIL:
+            self.failed[name] = (
+                f"no time was left of the budget of {self._options.budget_minutes:g} minutes"
+            )
+            self._progress.skip()
+            return
+        try:
+            self._step(name, "make")
+            self._answer(name, min(SCREEN_ROWS, len(self._lengths)))
+            self._judge(name)
+            self._time(name, 0)  # what fails, too: a reader weighs what a looser budget buys
+        except RecipeUnfit as error:
+            for found in (self.answers, self.verdicts, self.timings):
+                found.pop(name, None)
+            self.failed[name] = str(error)
+            self._workshop.graph(name).unlink(missing_ok=True)
+            self._progress.skip()
+
+    def _passes(self, name: str) -> bool:
+        """Whether *name* passes the whole exam, asked to its end now."""
+        if name != FP32:
+            try:
+                self._answer(name, len(self._lengths))
+            except RecipeUnfit as error:  # it ran on the first rows; a later one broke it
+                self.failed[name] = str(error)
+                return False
+            self._judge(name)
+        return self.verdicts[name].passed
+
+    def _by_objective(self) -> list[str]:
+        contenders = [
+            Contender(
+                name=name,
+                texts_per_s=speed.texts_per_s,
+                latency_ms=speed.latency_ms,
+                model_bytes=self.verdicts[name].model_bytes,
+                bit_equal=self.verdicts[name].batch_bit_equal,
+            )
+            for name, speed in self.speeds().items()
+            if name != FP32 and not self._hopeless(name)
+        ]
+        return [*ranked(contenders, self._options.objective), FP32]
+
+    def _eligible(self) -> list[str]:
+        return [name for name in self.timings if not self._hopeless(name)]
+
+    def _hopeless(self, name: str) -> bool:
+        """Whether more rows cannot save it: broken, or its flips surely over the budget."""
+        verdict = self.verdicts[name]
+        whole = verdict.exam_rows == len(self._lengths)
+        surely = 100 * verdict.flip_interval[0] > self._options.max_flip_percent
+        return bool(verdict.reasons) and (whole or surely or verdict.unsound)
+
+    def _judge(self, name: str) -> None:
+        self.verdicts[name] = judge_answers(
+            name,
+            self.answers[name],
+            fp32=self.answers[FP32],
+            exam=self._exam,
+            options=self._options,
+            model_bytes=self._workshop.graph(name).stat().st_size,
+        )
+
+    def _answer(self, name: str, stop: int, mixed_rows: int | None = None) -> None:
+        """Have the rows answered up to *stop*, after those that are."""
+        start = len(self.answers[name].alone) if name in self.answers else 0
+        if start == stop:
+            return
+        path = self._workshop.answers(name, start, stop)
+        if not path.exists():
+            given = {"start": start, "stop": stop, "mixed": mixed_rows}
+            self._step(name, "answer", given, rows=2 * (stop - start))
+        more = Answers.load(path)
+        self.answers[name] = self.answers[name].then(more) if start else more
+
+    def _time(self, name: str, round_: int) -> None:
+        path = self._workshop.timing(name, round_)
+        if not path.exists():
+            self._step(name, "time", {"round": round_, "budget_s": self._round_s})
+        document: dict[str, Any] = json.loads(path.read_bytes())
+        grid = tuple(tuple(row) for row in document["ms"])
+        axes = {axis: tuple(document[axis]) for axis in ("batches", "lengths")}
+        self.timings.setdefault(name, []).append(Timing(**{**document, **axes, "ms": grid}))
+
+    def _step(
+        self, name: str, step: str, given: dict[str, Any] | None = None, rows: int = 0
+    ) -> None:
+        if step == "make" and self._workshop.graph(name).exists():
+            return
+        with self._progress.step(name, step, rows) as advance:
+            run_step(self._workshop, name, step, given, advance)
+
+    def _seconds_a_round(self, candidates: int) -> float:
+        share_s = _TIMING_SHARE * 60 * self._options.budget_minutes / (_ROUNDS * candidates)
+        least_s, most_s = _ROUND_S
+        return min(max(share_s, least_s), most_s)
+
+    def _spent(self) -> float:
+        """Share of the budget that is gone."""
+        return (time.monotonic() - self._started_s) / (60 * self._options.budget_minutes)
