@@ -34,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 registry_app = typer.Typer(help="Versions, aliases and lineage.", no_args_is_help=True)
-bench_app = typer.Typer(help="Load tests of an endpoint.", no_args_is_help=True)
+bench_app = typer.Typer(help="Load tests of an endpoint, and of the engine.", no_args_is_help=True)
 package_app = typer.Typer(help="Look at a model package, prove it.", no_args_is_help=True)
 app.add_typer(package_app, name="package")
 app.add_typer(registry_app, name="registry")
@@ -126,6 +126,7 @@ for _verb, _options, _function in (
 ):
     _stage(package_app, _verb, f"export.package_options:{_options}", f"export.packages.{_function}")
 _stage(bench_app, "load", "benchmarks.options:LoadOptions", "benchmarks.load:run_load")
+_stage(bench_app, "engine", "benchmarks.options:EngineOptions", "benchmarks.engines:run_engines")
 _stage(bench_app, "demo", "benchmarks.options:DemoOptions", "benchmarks.demo:run_demo")
 
 

@@ -42,3 +42,25 @@ class DemoOptions:
     output: Path | None = field(
         default=None, metadata={"help": "Where the JSON record goes; default: a new file, named."}
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """A package beside plain ONNX fp32 and the transformers pipeline, without a server.
+
+    [bold]miniml bench engine --package reviews@latest --threads 1[/]
+    """
+
+    package: str = field(default="latest", metadata={"help": "Package reference, or a folder."})
+    checkpoint: str | None = field(
+        default=None, metadata={"help": "What it was exported from; by default found by lineage."}
+    )
+    texts: Path | None = field(
+        default=None,
+        metadata={"help": "File of texts, .txt or .jsonl; default: the checkpoint's exam."},
+    )
+    texts_count: int = field(default=64, metadata={"help": "Texts in a round, at most."})
+    threads: int = field(default=1, metadata={"help": "Threads of each backend."})
+    batch: int = field(default=1, metadata={"help": "Texts a call."})
+    rounds: int = field(default=5, metadata={"help": "Rounds, each over all backends in turn."})
+    seed: int = field(default=0, metadata={"help": "Seed of the choice of texts."})

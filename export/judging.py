@@ -66,7 +66,7 @@ def judge(  # noqa: PLR0913, PLR0917 - what a search is about
         graph=workshop.graph(name),
         answers=search.answers[name],
         fp32_answers=search.answers[FP32],
-        facts=_facts(workshop, served, prepared, exam, options),
+        facts=_facts(workshop, search, served, exam, options),
         sensitivity=search.sensitivity(),
         notes=tuple(_notes(verdicts[name], prepared, exam, options)),
     )
@@ -82,11 +82,12 @@ def _prepare(workshop: Workshop, checkpoint: Checkpoint) -> Prepared:
 
 
 def _facts(
-    workshop: Workshop, served: Candidate, prepared: Prepared, exam: Exam, options: ExportOptions
+    workshop: Workshop, search: Search, served: Candidate, exam: Exam, options: ExportOptions
 ) -> dict[str, Any]:
     """What was asked of the search, and where it ran."""
+    prepared = read_prepared(workshop)
     return {
-        "exam_rows": len(exam.rows),
+        "exam_rows": search.exam_rows,
         "held_out_rows": exam.held_out,
         **{asked: getattr(options, asked) for asked in _ASKED},
         "target": served.target,
@@ -139,9 +140,10 @@ def _notes(
     """What a reader should know beside the numbers."""
     if prepared.not_slimmed:
         yield f"the graph was quantized as exported, not slimmed: {prepared.not_slimmed}"
-    rows, high_percent = len(exam.rows), 100 * served.flip_interval[1]
+    rows, high_percent = served.exam_rows, 100 * served.flip_interval[1]
     if rows < exam.held_out:
-        yield f"judged on {rows} of {exam.held_out} held-out rows (--exam-limit)"
+        limit = "--budget-minutes" if rows < len(exam.rows) else "--exam-limit"
+        yield f"judged on {rows} of {exam.held_out} held-out rows ({limit})"
     if served.name == FP32 and options.candidates != (FP32,):
         yield "no quantized candidate passed its gates, so fp32 is served"
     if served.name != FP32 and high_percent > options.max_flip_percent:

@@ -26,10 +26,12 @@ from export.workshop import Workshop
 from serving.session import Encoding
 
 SCREEN_ROWS = 256
-_FP32_MIXED_ROWS = 512  # company can change fp32 by rounding only; enough to see that
+_FP32_MIXED_ROWS = 64  # company can change fp32 by rounding only; enough to see that
+_INSTANT = 1e-9  # of a budget: what was answered in an earlier run costs nothing now
 _ROUNDS = 3  # of timing, each over all who are still in: what else the machine does hits all alike
 _ROUND_S = (0.5, 3.0)  # least and most for one candidate in one round
-_TIMING_SHARE, _NEW_UNTIL, _ROUNDS_UNTIL = 0.3, 0.6, 0.85  # of the budget
+# Of the budget: for fp32's exam, for timing, until when candidates enter, and are timed again.
+_FP32_SHARE, _TIMING_SHARE, _NEW_UNTIL, _ROUNDS_UNTIL = 0.25, 0.3, 0.6, 0.85
 
 
 class Search:
@@ -47,6 +49,7 @@ class Search:
         self._lengths = [len(encoding) for encoding in encodings]
         self._progress = progress
         self._started_s = time.monotonic()
+        self.exam_rows = len(encodings)
         self.answers: dict[str, Answers] = {}
         self.verdicts: dict[str, Verdict] = {}
         self.timings: dict[str, list[Timing]] = {}
@@ -86,10 +89,17 @@ class Search:
         return found
 
     def _enter_fp32(self) -> None:
-        """The yardstick: the whole exam, first."""
+        """The yardstick: the whole exam, first, or as much of it as a share of the budget allows."""
         try:
             self._step(FP32, "make")
-            self._answer(FP32, len(self._lengths), mixed_rows=_FP32_MIXED_ROWS)
+            first = min(_FP32_MIXED_ROWS, len(self._lengths))
+            before = self._spent()
+            self._answer(FP32, first)
+            # Half of that went into company, of which no more is asked.
+            row_share = max(self._spent() - before, _INSTANT) / (2 * first)
+            affordable = max(int(_FP32_SHARE / row_share), self._options.min_exam_rows, first)
+            self.exam_rows = min(len(self._lengths), affordable)
+            self._answer(FP32, self.exam_rows, mixed_rows=0)
         except RecipeUnfit as error:
             raise ExportMismatch(
                 f"The fp32 graph cannot be run: {error}; train it again."
@@ -111,7 +121,7 @@ class Search:
             return
         try:
             self._step(name, "make")
-            self._answer(name, min(SCREEN_ROWS, len(self._lengths)))
+            self._answer(name, min(SCREEN_ROWS, self.exam_rows))
             self._judge(name)
             self._time(name, 0)  # what fails, too: a reader weighs what a looser budget buys
         except RecipeUnfit as error:
@@ -125,7 +135,7 @@ class Search:
         """Whether *name* passes the whole exam, asked to its end now."""
         if name != FP32:
             try:
-                self._answer(name, len(self._lengths))
+                self._answer(name, self.exam_rows)
             except RecipeUnfit as error:  # it ran on the first rows; a later one broke it
                 self.failed[name] = str(error)
                 return False
@@ -152,7 +162,7 @@ class Search:
     def _hopeless(self, name: str) -> bool:
         """Whether more rows cannot save it: broken, or its flips surely over the budget."""
         verdict = self.verdicts[name]
-        whole = verdict.exam_rows == len(self._lengths)
+        whole = verdict.exam_rows == self.exam_rows
         surely = 100 * verdict.flip_interval[0] > self._options.max_flip_percent
         return bool(verdict.reasons) and (whole or surely or verdict.unsound)
 

@@ -54,7 +54,8 @@ def tune(
     thresholds = (
         fit_thresholds(logits, truth, temperature=temperature) if options.tune_thresholds else None
     )
-    answered, right = held_out.alone, exam.truth()
+    answered = held_out.alone
+    right = exam.truth()[: len(answered)]
     effect: dict[str, Any] = {"training_rows": len(training.rows)}
     if options.calibrate:
         effect["temperature"] = temperature

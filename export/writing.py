@@ -123,7 +123,7 @@ def _report(
     return ExportReport(
         title=naming.name,
         document=document,
-        changed=changed_rows(exam.rows, fp32, served, labels, task),
+        changed=changed_rows(exam.rows[: len(served)], fp32, served, labels, task),
         label_flips=label_flips(fp32, served, labels, task),
         sensitivity=judged.sensitivity,
         facts={
