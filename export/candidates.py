@@ -23,8 +23,10 @@ from serving.package import Runtime
 
 FP32 = "fp32"
 Target = Literal["cpu", "cuda"]
-# OpenVINO would quantize activations in groups of so many channels: finer than a whole row.
-_GROUP = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "256"}
+# OpenVINO quantizes activations in groups of so many channels, which must divide every row: the
+# hidden size divides the inner one, too. Where it does not, OpenVINO silently multiplies floats.
+_HIDDEN = "{hidden_size}"
+_GROUP = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": _HIDDEN}
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 _BF16 = {"INFERENCE_PRECISION_HINT": "bf16"}
 
@@ -87,10 +89,6 @@ CANDIDATES: tuple[Candidate, ...] = (
         calibrated=True,
     ),
     _openvino("bf16", keep_slim, options=_BF16, needs="avx512_bf16"),
-    Candidate(
-        name="int8-row-wise-embed-fp32",
-        make=_rewritten(quantize_rowwise, signed=architecture() == "arm64", embeddings=False),
-    ),
     Candidate(name="int8-row-wise-mixed", make=quantize_mixed, calibrated=True),
     Candidate(name="int8-per-tensor", make=partial(quantize_dynamically, per_channel=False)),
     Candidate(name="int8-fused-per-channel", make=partial(quantize_dynamically, fused=True)),
@@ -109,6 +107,10 @@ CANDIDATES: tuple[Candidate, ...] = (
         name="int8-static-entropy",
         make=partial(quantize_statically, method="Entropy"),
         calibrated=True,
+    ),
+    Candidate(
+        name="int8-row-wise-embed-fp32",
+        make=_rewritten(quantize_rowwise, signed=architecture() == "arm64", embeddings=False),
     ),
     Candidate(name="fp32-fused", make=fuse),
     _openvino("fp32", keep_slim, options=_EXACT),
@@ -139,6 +141,13 @@ def choose_candidates(
     }
     chosen = [candidate for candidate in wanted if candidate.name not in left_out]
     return (*chosen, known[FP32]), left_out
+
+
+def runtime_options(candidate: Candidate, hidden_size: int) -> dict[str, str]:
+    """The options of its runtime, for a network of that hidden size."""
+    return {
+        name: value.replace(_HIDDEN, str(hidden_size)) for name, value in candidate.options.items()
+    }
 
 
 def required_isa(candidate: Candidate) -> tuple[str, ...]:

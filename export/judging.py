@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from export.candidates import FP32, Candidate
+from export.candidates import FP32, Candidate, runtime_options
 from export.checkpoint import TOKENIZER, Checkpoint
 from export.exam import Exam, ExamRow
 from export.gates import Verdict
@@ -111,7 +111,10 @@ def _settings(
     options: ExportOptions,
 ) -> Settings:
     runtimes: dict[str, dict[str, Any]] = {
-        candidate.name: {"runtime": candidate.runtime, "options": dict(candidate.options)}
+        candidate.name: {
+            "runtime": candidate.runtime,
+            "options": runtime_options(candidate, checkpoint.hidden_size),
+        }
         for candidate in candidates
     }
     return Settings(

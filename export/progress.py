@@ -31,6 +31,10 @@ class SearchProgress:
             self._seen.add(name)
             self._progress.advance(self._total)
 
+    def say(self, line: str) -> None:
+        """A line that stays, above the bar; the only sign of life where there is no terminal."""
+        self._progress.console.print(line, highlight=False, markup=False)
+
     def skip(self) -> None:
         """A candidate is done with before it was timed."""
         self._progress.advance(self._total)
@@ -38,7 +42,7 @@ class SearchProgress:
 
 @contextmanager
 def search_progress(candidates: int) -> Iterator[SearchProgress]:
-    """A bar that is gone when the search is over; silent where stderr is not a terminal."""
+    """A bar that is gone when the search is over; the lines said meanwhile stay."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

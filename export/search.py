@@ -27,6 +27,7 @@ from serving.session import Encoding
 
 SCREEN_ROWS = 256
 _FP32_MIXED_ROWS = 64  # company can change fp32 by rounding only; enough to see that
+_COMPANY_COST = 3.25  # rows also asked in company, padded, and some again, against once alone
 _INSTANT = 1e-9  # of a budget: what was answered in an earlier run costs nothing now
 _ROUNDS = 3  # of timing, each over all who are still in: what else the machine does hits all alike
 _ROUND_S = (0.5, 3.0)  # least and most for one candidate in one round
@@ -95,8 +96,7 @@ class Search:
             first = min(_FP32_MIXED_ROWS, len(self._lengths))
             before = self._spent()
             self._answer(FP32, first)
-            # Half of that went into company, of which no more is asked.
-            row_share = max(self._spent() - before, _INSTANT) / (2 * first)
+            row_share = max(self._spent() - before, _INSTANT) / (_COMPANY_COST * first)
             affordable = max(int(_FP32_SHARE / row_share), self._options.min_exam_rows, first)
             self.exam_rows = min(len(self._lengths), affordable)
             self._answer(FP32, self.exam_rows, mixed_rows=0)
@@ -110,6 +110,7 @@ class Search:
                 f"The fp32 graph itself is unfit: {'; '.join(reasons)}; train it again."
             )
         self._time(FP32, 0)
+        self._say(FP32)
 
     def _enter(self, name: str) -> None:
         """Make a candidate, screen it and time it once; what fails is noted and left."""
@@ -124,11 +125,13 @@ class Search:
             self._answer(name, min(SCREEN_ROWS, self.exam_rows))
             self._judge(name)
             self._time(name, 0)  # what fails, too: a reader weighs what a looser budget buys
+            self._say(name)
         except RecipeUnfit as error:
             for found in (self.answers, self.verdicts, self.timings):
                 found.pop(name, None)
             self.failed[name] = str(error)
             self._workshop.graph(name).unlink(missing_ok=True)
+            self._progress.say(f"{name}: left out, {error}")
             self._progress.skip()
 
     def _passes(self, name: str) -> bool:
@@ -140,6 +143,7 @@ class Search:
                 self.failed[name] = str(error)
                 return False
             self._judge(name)
+            self._say(name)
         return self.verdicts[name].passed
 
     def _by_objective(self) -> list[str]:
@@ -147,6 +151,8 @@ class Search:
             Contender(
                 name=name,
                 texts_per_s=speed.texts_per_s,
+                low=speed.texts_per_s_low,
+                high=speed.texts_per_s_high,
                 latency_ms=speed.latency_ms,
                 model_bytes=self.verdicts[name].model_bytes,
                 bit_equal=self.verdicts[name].batch_bit_equal,
@@ -204,6 +210,13 @@ class Search:
             return
         with self._progress.step(name, step, rows) as advance:
             run_step(self._workshop, name, step, given, advance)
+
+    def _say(self, name: str) -> None:
+        verdict, speed = self.verdicts[name], self.speeds()[name]
+        self._progress.say(
+            f"{name}: {speed.texts_per_s:.0f} texts/s, {100 * verdict.label_flip_rate:.2f} % flips"
+            f" on {verdict.exam_rows} rows{', refused' if verdict.reasons else ''}"
+        )
 
     def _seconds_a_round(self, candidates: int) -> float:
         share_s = _TIMING_SHARE * 60 * self._options.budget_minutes / (_ROUNDS * candidates)

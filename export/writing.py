@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from export import checkpoint as source
-from export.candidates import required_isa
+from export.candidates import required_isa, runtime_options
 from export.card import model_card
 from export.checkpoint import Checkpoint
 from export.exam import Exam
@@ -105,7 +105,7 @@ def _config(folder: Path, checkpoint: Checkpoint, judged: Judged, name: str) -> 
         batch_invariant=judged.verdict.batch_invariant,
         base_model=checkpoint.base_model,
         runtime=judged.served.runtime,
-        runtime_options=judged.served.options,
+        runtime_options=runtime_options(judged.served, checkpoint.hidden_size),
         isa=required_isa(judged.served),
     )
 
@@ -130,7 +130,7 @@ def _report(
             "Made from": dict(naming.lineage),
             "Served by": {
                 "runtime": judged.served.runtime,
-                **judged.served.options,
+                **runtime_options(judged.served, checkpoint.hidden_size),
                 "CPU features": ", ".join(required_isa(judged.served)) or "none in particular",
             },
         },

@@ -18,6 +18,8 @@ contenders = st.lists(
         Contender,
         name=st.text(min_size=1, max_size=4),
         texts_per_s=numbers,
+        low=numbers,
+        high=numbers,
         latency_ms=numbers,
         model_bytes=st.integers(1, 1000),
         bit_equal=st.booleans(),
@@ -38,24 +40,48 @@ def test_everyone_is_ranked_once(entered: list[Contender]) -> None:
 
 @given(contenders)
 def test_the_first_is_within_a_tie_of_the_best(entered: list[Contender]) -> None:
-    """What wins is at most 5 % slower than the fastest, whatever else speaks for it."""
+    """What wins is at most 25 % slower than the fastest, whatever else speaks for it."""
     if not entered:
         return
     rates = {one.name: one.texts_per_s for one in entered}
 
     first = ranked(entered, "throughput")[0]
 
-    assert rates[first] * 1.05 >= max(rates.values()) * (1 - 1e-9)
+    assert rates[first] * 1.25 >= max(rates.values()) * (1 - 1e-9)
+
+
+def entrant(
+    name: str, rate: float, *, noise: float = 0.0, model_bytes: int = 1, bit_equal: bool = True
+) -> Contender:
+    """Its rounds lie within *noise* texts/s of *rate*."""
+    return Contender(
+        name=name,
+        texts_per_s=rate,
+        low=rate - noise,
+        high=rate + noise,
+        latency_ms=1 / rate,
+        model_bytes=model_bytes,
+        bit_equal=bit_equal,
+    )
+
+
+def test_rounds_that_overlap_prove_nothing() -> None:
+    """A lead of a tenth counts when the rounds are apart, and does not when they are not."""
+    large = entrant("large", 110, noise=2, model_bytes=60)
+
+    for objective in ("throughput", "latency"):
+        assert ranked([large, entrant("small", 100, noise=2)], objective)[0] == "large"
+        assert ranked([large, entrant("small", 100, noise=9)], objective)[0] == "small"
+        assert ranked([large, entrant("small", 80, noise=40)], objective)[0] == "large"
 
 
 def test_a_tie_goes_to_equal_bits_then_to_size() -> None:
     """Two per cent of speed are noise; answers that depend on company, or 36 MB more, are not."""
-    common = {"latency_ms": 1.0}
     entered = [
-        Contender(name="fast", texts_per_s=102, model_bytes=20, bit_equal=False, **common),
-        Contender(name="large", texts_per_s=101, model_bytes=60, bit_equal=True, **common),
-        Contender(name="small", texts_per_s=100, model_bytes=24, bit_equal=True, **common),
-        Contender(name="slow", texts_per_s=50, model_bytes=1, bit_equal=True, **common),
+        entrant("fast", 102, model_bytes=20, bit_equal=False),
+        entrant("large", 101, model_bytes=60),
+        entrant("small", 100, model_bytes=24),
+        entrant("slow", 50, model_bytes=1),
     ]
 
     assert ranked(entered, "throughput") == ["small", "large", "fast", "slow"]

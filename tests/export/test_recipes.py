@@ -13,7 +13,13 @@ from onnx import numpy_helper
 
 from export import ExportOptions
 from export.answers import Answers, answer_exam
-from export.candidates import CANDIDATES, FP32, Candidate, choose_candidates
+from export.candidates import (
+    CANDIDATES,
+    FP32,
+    Candidate,
+    choose_candidates,
+    runtime_options,
+)
 from export.checkpoint import Checkpoint
 from export.errors import RecipeUnfit, UnknownCandidate
 from export.exam import Exam
@@ -37,7 +43,7 @@ def answers(graph: Path, encodings: list[Encoding], candidate: Candidate | None 
         graph,
         threads=1,
         runtime=candidate.runtime if candidate else "onnxruntime",
-        options=candidate.options if candidate else {},
+        options=runtime_options(candidate, 32) if candidate else {},
     )
     return answer_exam(session, encodings, pad_token_id=1, streams=1)
 
