@@ -115,9 +115,8 @@ class Search:
     def _enter(self, name: str) -> None:
         """Make a candidate, screen it and time it once; what fails is noted and left."""
         if self._spent() > _NEW_UNTIL:
-            self.failed[name] = (
-                f"no time was left of the budget of {self._options.budget_minutes:g} minutes"
-            )
+            budget = f"{self._options.budget_minutes:g} minutes"
+            self.failed[name] = f"no time was left of the budget of {budget}"
             self._progress.skip()
             return
         try:
@@ -127,12 +126,16 @@ class Search:
             self._time(name, 0)  # what fails, too: a reader weighs what a looser budget buys
             self._say(name)
         except RecipeUnfit as error:
-            for found in (self.answers, self.verdicts, self.timings):
-                found.pop(name, None)
-            self.failed[name] = str(error)
-            self._workshop.graph(name).unlink(missing_ok=True)
-            self._progress.say(f"{name}: left out, {error}")
+            self._leave_out(name, str(error))
             self._progress.skip()
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        """Forget a candidate but for why."""
+        for found in (self.answers, self.verdicts, self.timings):
+            found.pop(name, None)
+        self.failed[name] = reason
+        self._workshop.graph(name).unlink(missing_ok=True)
+        self._progress.say(f"{name}: left out, {reason}")
 
     def _passes(self, name: str) -> bool:
         """Whether *name* passes the whole exam, asked to its end now."""
@@ -140,7 +143,7 @@ class Search:
             try:
                 self._answer(name, self.exam_rows)
             except RecipeUnfit as error:  # it ran on the first rows; a later one broke it
-                self.failed[name] = str(error)
+                self._leave_out(name, str(error))
                 return False
             self._judge(name)
             self._say(name)
