@@ -8,6 +8,7 @@ arguments into `ServeSettings` only when the annotation is a class at run time.
 """
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from serving.settings import ServeSettings
 # Requests held open by one replica. The batcher refuses by milliseconds of work long before; this
 # only bounds sockets and memory.
 _MAX_ONGOING_REQUESTS = 1000
+_SWITCH_INTERVAL_S = 5e-4
 
 
 @serve.deployment(
@@ -33,7 +35,8 @@ _MAX_ONGOING_REQUESTS = 1000
     health_check_period_s=5,
     health_check_timeout_s=5,
     graceful_shutdown_wait_loop_s=0.5,
-    logging_config={"encoding": "JSON", "enable_access_log": False},
+    # At INFO a record would be made for every request, and dropped.
+    logging_config={"encoding": "JSON", "enable_access_log": False, "log_level": "WARNING"},
 )
 @serve.ingress()
 class Encoder:
@@ -42,11 +45,13 @@ class Encoder:
     def __init__(self, folder: str, digest: str, lanes: Lanes, settings: ServeSettings) -> None:
         # Set before the first use: a tokenizer pool of its own would fight the lanes for the cores.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        # A lane that comes back from the graph must not wait 5 ms, Python's default, for a turn.
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         package = open_package(Path(folder))
         if package.digest != digest:
             raise PackageError(f"{folder} is package {package.digest[:12]}, not {digest[:12]}.")
         self._core = Core(package, lanes, settings)
-        documentation = build_documentation(package, lanes, self._operations)
+        documentation = build_documentation(package, lanes, self._core.operations)
         self._endpoint = Endpoint(self._core, settings, documentation)
 
     async def check_health(self) -> None:
@@ -57,9 +62,6 @@ class Encoder:
     def __serve_build_asgi_app__(self) -> AsgiApp:
         """The ASGI app; an object, since Ray takes a bound method for an ASGI 2 app."""
         return self._endpoint
-
-    def _operations(self) -> dict[str, Any]:
-        return {"queued_ms": round(self._core.queued_ms, 3)}
 
     async def __del__(self) -> None:  # Ray awaits it at shut-down
         """Answer what waits; refuse what comes."""

@@ -21,7 +21,9 @@ from serving.engine import Engine, Prediction, prediction
 from serving.errors import PackageError
 from serving.isa import architecture, cpu_features
 from serving.lanes import LanePool, Lanes, measure_cost
+from serving.line import Priority
 from serving.package import GOLDEN_TOLERANCE, CostGrid, Package
+from serving.pulse import Pulse
 from serving.session import Encoding
 from serving.settings import ServeSettings
 
@@ -54,24 +56,35 @@ class Core:
         prove_golden_answers(self._engine)
         self._pool = LanePool(self._engine, lanes)
         self._tokenizers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
+        self._pulse = Pulse()
+        self._cost = CostModel(self._cost_here())
         self._batcher = Batcher(
             self._pool,
-            CostModel(self._cost_here()),
+            self._cost,
             max_batch=settings.max_batch if package.config.batch_invariant else 1,
             max_queue_ms=settings.max_queue_ms,
         )
 
     async def ask(
-        self, texts: Sequence[str], pairs: Sequence[str] | None, *, within_ms: float = math.inf
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None,
+        *,
+        within_ms: float = math.inf,
+        priority: Priority = "normal",
     ) -> Answered:
         """Answers in the order of *texts*, each what the engine says of that text alone.
 
         within_ms: from now; beyond it `DeadlineExceeded`, without compute where that is foreseen.
         """
+        self._pulse.start()
+        self._batcher.refuse_if_full()
         start_s = time.perf_counter()
         encodings = await self._tokenize(texts, pairs)
         tokenize_ms = (time.perf_counter() - start_s) * 1e3
-        answers = await self._batcher.answer(encodings, within_ms=within_ms - tokenize_ms)
+        answers = await self._batcher.answer(
+            encodings, within_ms=within_ms - tokenize_ms, priority=priority
+        )
         return Answered(
             predictions=tuple(prediction(answer.logits, self.package) for answer in answers),
             tokenize_ms=tokenize_ms,
@@ -79,10 +92,22 @@ class Core:
             infer_ms=max(answer.infer_ms for answer in answers),
         )
 
-    @property
-    def queued_ms(self) -> float:
-        """Milliseconds of work that wait."""
-        return self._batcher.queued_ms
+    def operations(self) -> dict[str, float]:
+        """Live numbers: work that waits, what was run, how well its time was foreseen.
+
+        useful_token_ratio: tokens of texts to tokens with padding. loop_late_*: of the event loop,
+        in the last minute. cost_error: mean of the last relative errors of the cost model.
+        """
+        tally = self._batcher.tally
+        return {
+            "queued_ms": round(self._batcher.queued_ms, 3),
+            "batches": tally.batches,
+            "texts": tally.texts,
+            "useful_token_ratio": round(tally.useful_tokens / max(1, tally.padded_tokens), 4),
+            "cost_error": round(self._cost.error, 4),
+            "loop_late_p50_ms": round(self._pulse.late_ms(50), 3),
+            "loop_late_p99_ms": round(self._pulse.late_ms(99), 3),
+        }
 
     def healthy(self) -> bool:
         """Whether answers are being computed; false when a lane has stalled."""
@@ -91,6 +116,7 @@ class Core:
     async def close(self) -> None:
         """Answer what waits, refuse the rest, free the threads."""
         await self._batcher.close()
+        self._pulse.stop()
         self._pool.close()
         self._tokenizers.shutdown()
 

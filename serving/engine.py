@@ -5,8 +5,10 @@ Knows nothing of requests, batches in flight or time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -124,13 +126,19 @@ class Engine:
         config = package.config
         self.package = package
         self.tokenizer = TextTokenizer(package.tokenizer_path, max_length=config.max_length)
-        self.session = open_session(
+        self._open = partial(
+            open_session,
             package.model_path,
             runtime=config.runtime,
             options=config.runtime_options,
             threads=threads,
             streams=streams,
         )
+        self.session = self._open()
+
+    def reopen(self) -> None:
+        """Load the graph afresh, as after a crash; runs that have begun end on the old session."""
+        self.session = self._open()
 
     def run(self, encodings: Sequence[Encoding]) -> Logits:
         """Logits (B, labels) of one batch, exactly as given."""
@@ -164,12 +172,19 @@ def probabilities(logits: Logits, task: Task, temperature: float = 1.0) -> Logit
 
 
 def prediction(row: Logits, package: Package) -> Prediction:
-    """The answer that one row of logits (labels,) means."""
+    """The answer that one row of logits (labels,) means.
+
+    `probabilities` in plain Python: for the few labels of one text numpy takes longer to begin.
+    """
     config = package.config
-    scores = tuple(float(score) for score in probabilities(row, config.task, config.temperature))
-    top = int(np.argmax(row))
+    wide = [logit / config.temperature for logit in row.tolist()]
+    top = max(range(len(wide)), key=wide.__getitem__)
     if config.task == "single_label":
+        shifted = [math.exp(logit - wide[top]) for logit in wide]
+        total = math.fsum(shifted)
+        scores = tuple(share / total for share in shifted)
         return Prediction(label=config.labels[top], score=scores[top], labels=None, scores=scores)
+    scores = tuple(_sigmoid(logit) for logit in wide)
     thresholds = config.thresholds or (0.5,) * len(scores)
     reached = [i for i in range(len(scores)) if scores[i] >= thresholds[i]]
     reached.sort(key=lambda i: -scores[i])
@@ -177,3 +192,8 @@ def prediction(row: Logits, package: Package) -> Prediction:
     if given:
         return Prediction(label=given[0][0], score=given[0][1], labels=given, scores=scores)
     return Prediction(label=None, score=scores[top], labels=given, scores=scores)
+
+
+def _sigmoid(logit: float) -> float:
+    away = math.exp(-abs(logit))  # of the positive side: the other would overflow
+    return 1 / (1 + away) if logit >= 0 else away / (1 + away)

@@ -10,7 +10,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,16 +87,24 @@ class LanePool:
 
     def __init__(self, engine: Engine, lanes: Lanes) -> None:
         self.lanes = lanes
-        self._run = engine.run
+        self._engine = engine
         self._workers = ThreadPoolExecutor(max_workers=lanes.count, thread_name_prefix="lane")
 
-    def submit(self, encodings: Sequence[Encoding]) -> Future[Logits]:
-        """Run one batch when a lane is free; the future holds logits (B, labels)."""
-        return self._workers.submit(self._run, encodings)
+    def start(self, work: Callable[[], None]) -> None:
+        """Run *work* on a lane's thread. Raises RuntimeError after `close`."""
+        self._workers.submit(work)
+
+    def run(self, encodings: Sequence[Encoding]) -> Logits:
+        """Logits (B, labels) of one batch; on the caller's thread."""
+        return self._engine.run(encodings)
+
+    def repair(self) -> None:
+        """Load the graph afresh; batches that run on the old one end there."""
+        self._engine.reopen()
 
     def close(self) -> None:
-        """Finish what runs, drop what waits."""
-        self._workers.shutdown(wait=True, cancel_futures=True)
+        """Finish what was started."""
+        self._workers.shutdown()
 
 
 def measure_cost(  # noqa: PLR0913 - every one but the first has a default that is right

@@ -1,9 +1,10 @@
-"""What to run next: a pure function of what waits, what it costs and when it is due.
+"""What to run next: a pure function of what waits, what it costs and what the time is.
 
-Fair by construction: every batch contains the text that has waited longest, so a text waits for at
-most as many batches as there were texts before it. Frugal by the cost model: another text joins
-only when that is cheaper than running it alone, so a batch costs less than its texts one by one,
-and nothing is padded in vain.
+Fair by construction: every batch contains the text that is first in line, and a text that later
+ones have passed by `PATIENCE` times its own cost is passed no more. Frugal by the cost model: of
+all batches around that text the one with the fewest milliseconds for its worth, where a text is
+worth what it would cost alone. So a batch never costs more than its texts one by one, and nothing
+is padded in vain.
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-# Candidates looked at in one decision: bounds the work when thousands wait.
-_WINDOW = 256
+# Texts looked at in one decision: bounds the work when thousands wait.
+WINDOW = 256
+# A text lets others pass by at most so many times its own cost, and one more batch.
+PATIENCE = 10.0
+# Where more texts save less than 1 %, they would only wait for each other.
+_NO_GAIN = 1.01
 
 
 class Cost(Protocol):
@@ -24,41 +29,125 @@ class Cost(Protocol):
         ...
 
 
-def plan(
-    lengths: Sequence[int],
-    cost: Cost,
-    *,
-    max_batch: int,
-    lanes: int = 1,
-    due_ms: Sequence[float] | None = None,
-) -> list[int]:
-    """Indices of the next batch, ascending; *lengths* are tokens in order of arrival.
+class Text(Protocol):
+    """One text that waits.
 
-    lanes: that are free now; a batch takes at most its share of the texts, so that none stays idle.
-    due_ms: from now until each text must be answered; no text joins a batch that this would make
-    late for one of its texts. Empty only when nothing waits; the oldest text is always in it.
+    tokens: its length. work_ms: its cost alone. due_s: when it must be answered, on the clock of
+    `plan`'s now_s. passed_ms: work of texts behind it that was run before it so far.
     """
-    if not lengths:
+
+    tokens: int
+    work_ms: float
+    due_s: float
+    passed_ms: float
+
+
+def plan(
+    waiting: Sequence[Text], cost: Cost, *, max_batch: int, lanes: int = 1, now_s: float = 0.0
+) -> list[int]:
+    """Indices into *waiting*, whose order is the line, of the next batch, ascending.
+
+    lanes: that are free now; a batch takes at most its share, so that none stays idle. No text joins a batch that this would make late for one of its texts. Empty only
+    when nothing waits. Looks at the first `WINDOW` texts and no further.
+    """
+    line = _up_to_the_impatient(waiting[:WINDOW])
+    if not line:
         return []
-    dues = due_ms or [math.inf] * len(lengths)
-    most = min(max_batch, math.ceil(len(lengths) / lanes))
-    chosen, longest, due = [0], lengths[0], dues[0]
-    spent_ms = cost.ms(1, longest)
-    window = range(1, min(len(lengths), _WINDOW))
-    # Similar lengths first: they pad least. Equals stand together, and a stable sort keeps them in
-    # order of arrival: whatever keeps one out keeps out the next.
-    for index in sorted(window, key=lambda i: (abs(lengths[i] - lengths[0]), lengths[i])):
-        if len(chosen) >= most:
-            break
-        padded, sooner = max(longest, lengths[index]), min(due, dues[index])
-        together_ms = cost.ms(len(chosen) + 1, padded)
-        gains = together_ms < spent_ms + cost.ms(1, lengths[index])
-        if gains and together_ms <= sooner:
-            chosen.append(index)
-            longest, spent_ms, due = padded, together_ms, sooner
-    return sorted(chosen)
+    first = _anchor(line, now_s)
+    most = min(max_batch, math.ceil(len(line) / lanes))
+    return _frugal(_growth(line, first, cost, most, now_s))
 
 
-def is_hopeless(length: int, due_ms: float, cost: Cost) -> bool:
-    """Whether a text of *length* tokens, due in *due_ms*, would be late even if it ran now, alone."""
-    return cost.ms(1, length) > due_ms
+def passed_by(waiting: Sequence[Text], batch: Sequence[int], cost: Cost) -> dict[int, float]:
+    """Index -> ms of *batch* that later texts owe to each text it passes by.
+
+    A batch's time is shared out by worth. `Text.passed_ms` grows by this when the batch is run.
+    """
+    if not batch:
+        return {}
+    together_ms = cost.ms(len(batch), max(waiting[i].tokens for i in batch))
+    share = together_ms / sum(waiting[i].work_ms for i in batch)
+    left, behind_ms = set(batch), 0.0
+    owed = {}
+    for index in range(max(batch), -1, -1):
+        if index in left:
+            behind_ms += share * waiting[index].work_ms
+        else:
+            owed[index] = behind_ms
+    return owed
+
+
+def is_hopeless(text: Text, cost: Cost, now_s: float) -> bool:
+    """Whether *text* would be late even if it ran now, alone."""
+    return now_s + cost.ms(1, text.tokens) / 1e3 > text.due_s
+
+
+def _up_to_the_impatient(window: Sequence[Text]) -> Sequence[Text]:
+    """The line up to and with the first text that may be passed no more."""
+    for index, text in enumerate(window):
+        if text.passed_ms > PATIENCE * text.work_ms:
+            return window[: index + 1]
+    return window
+
+
+def _anchor(line: Sequence[Text], now_s: float) -> int:
+    """Who is in the next batch in any case: the first in line.
+
+    Or the one due soonest of those that could not wait until the first had run; not when the first
+    has been passed by enough.
+    """
+    first = line[0]
+    if first.passed_ms > PATIENCE * first.work_ms:
+        return 0
+    after_s = now_s + first.work_ms / 1e3
+    urgent = [
+        index
+        for index, text in enumerate(line)
+        if text.due_s != math.inf and after_s + text.work_ms / 1e3 > text.due_s
+    ]
+    return min(urgent, key=lambda index: line[index].due_s, default=0)
+
+
+def _growth(
+    line: Sequence[Text], first: int, cost: Cost, most: int, now_s: float
+) -> list[tuple[int, float]]:
+    """Text by text, the cheapest way to grow a batch from *first*: who joins, and ms for its worth.
+
+    The next text is always the nearest shorter or the nearest longer one: between two that would be
+    padded to the same length, the longer is worth more.
+    """
+    size = line[first].tokens
+    shorter = sorted((-text.tokens, i) for i, text in enumerate(line) if text.tokens < size)
+    longer = sorted((text.tokens, i) for i, text in enumerate(line) if text.tokens >= size)
+    longer.remove((size, first))
+    longest, worth_ms, due_s = size, line[first].work_ms, line[first].due_s
+    grown = [(first, cost.ms(1, size) / worth_ms)]
+    low = high = 0
+    while len(grown) < most and (low < len(shorter) or high < len(longer)):
+        sides = []
+        if low < len(shorter):
+            sides.append((longest, shorter[low][1]))
+        if high < len(longer):
+            sides.append((longer[high][0], longer[high][1]))
+        batch = len(grown) + 1
+        ratio, padded, index = min(
+            (cost.ms(batch, padded) / (worth_ms + line[index].work_ms), padded, index)
+            for padded, index in sides
+        )
+        if line[index].tokens < size:
+            low += 1
+        else:
+            high += 1
+        text = line[index]
+        together_s = now_s + ratio * (worth_ms + text.work_ms) / 1e3
+        if together_s <= min(due_s, text.due_s):
+            longest, worth_ms, due_s = padded, worth_ms + text.work_ms, min(due_s, text.due_s)
+            grown.append((index, ratio))
+    return grown
+
+
+def _frugal(grown: Sequence[tuple[int, float]]) -> list[int]:
+    """The part of a growing batch that is cheapest for its worth; of near equals the smallest."""
+    best = min(ratio for _, ratio in grown)
+    size = next(n for n, (_, ratio) in enumerate(grown, 1) if ratio <= best * _NO_GAIN)
+    return sorted(index for index, _ in grown[:size])

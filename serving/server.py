@@ -68,6 +68,8 @@ _ALWAYS = {
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
     "RAY_AUTH_MODE": "token",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray runs workers at nice 15: on shared cores everybody else would go first.
+    "RAY_worker_niceness": "0",
     # Ray gives a proxy three times 5 s to come up and then gives the whole start up; seen on 2 cores
     # that trained beside it.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",

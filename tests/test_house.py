@@ -41,7 +41,11 @@ SERVING_ORDER = (
     "predict",
     "protocols",
     "core",
+    "pulse",
     "batcher",
+    "dispatch",
+    "work",
+    "line",
     "planner",
     "lanes",
     "cost",
@@ -55,7 +59,7 @@ SERVING_ORDER = (
     "package",
     "errors",
 )
-PURE = ("planner", "cost")
+PURE = ("planner", "cost", "line")
 HEAVY = ("torch", "transformers", "ray", "onnxruntime", "mlflow", "datasets", "matplotlib")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from serving.errors import DeadlineExceeded, EngineFailed, NotReady, Overloaded
 from serving.lanes import Lanes
 from serving.session import Encoding, Logits
 
-POISON = 666
+POISON, CRASH = 666, 777
 Scenario = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -28,6 +28,9 @@ class Affine:
         """Fixed plus padded tokens."""
         return 1 + 0.1 * batch * length
 
+    def observe(self, batch: int, length: int, ms: float) -> None:
+        """Stays what it is."""
+
 
 class GatedPool:
     """Real lanes whose batches end when the test opens the gate; the answer is the first token id."""
@@ -37,23 +40,45 @@ class GatedPool:
         self.gate = threading.Event()
         self.batches: list[list[int]] = []
         self.most_at_once = 0
+        self.crashes = self.repairs = 0
         self._at_once = 0
+        self._begun = threading.Condition()
         self._workers = ThreadPoolExecutor(count)
 
-    def submit(self, encodings: Sequence[Encoding]) -> Future[Logits]:
-        """Run one batch when the gate is open."""
-        self.batches.append([encoding.ids[0] for encoding in encodings])
-        self._at_once += 1
-        self.most_at_once = max(self.most_at_once, self._at_once)
-        return self._workers.submit(self._run, encodings)
+    def start(self, work: Callable[[], None]) -> None:
+        """On a lane's thread."""
+        self._workers.submit(work)
 
-    def _run(self, encodings: Sequence[Encoding]) -> Logits:
-        assert self.gate.wait(30)
-        self._at_once -= 1
+    def run(self, encodings: Sequence[Encoding]) -> Logits:
+        """Run one batch when the gate is open."""
         ids = [encoding.ids[0] for encoding in encodings]
+        with self._begun:
+            self.batches.append(ids)
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+            self._begun.notify_all()
+        assert self.gate.wait(30)
+        with self._begun:
+            self._at_once -= 1
         if POISON in ids:
             raise EngineFailed("poison")
+        if CRASH in ids and self.crashes:
+            self.crashes -= 1
+            raise RuntimeError("crash")
         return np.array([[number] for number in ids], dtype=np.float32)
+
+    def repair(self) -> None:
+        """Count."""
+        self.repairs += 1
+
+    def await_rest(self) -> None:
+        """Until all that was started has ended."""
+        self._workers.shutdown()
+
+    def await_batches(self, count: int) -> None:
+        """Until so many batches have begun."""
+        with self._begun:
+            assert self._begun.wait_for(lambda: len(self.batches) >= count, 30)
 
 
 def text(number: int, length: int = 4) -> Encoding:
@@ -104,6 +129,7 @@ def test_a_free_lane_starts_at_once_and_a_busy_one_gathers() -> None:
         pool = GatedPool()
         batcher = make(pool)
         tasks = await started(*(numbers(batcher, n) for n in range(5)))
+        pool.await_batches(1)
 
         assert pool.batches == [[0]]
         pool.gate.set()
@@ -154,6 +180,81 @@ def test_a_poisoned_text_spoils_only_its_own_answer() -> None:
         assert answers == [[n] for n in asked if n != POISON]
         assert pool.most_at_once == 1
         assert batcher.healthy()
+
+    asyncio.run(scenario())
+
+
+def test_a_crashed_lane_is_replaced_and_its_batch_run_again() -> None:
+    """A crash that does not come back costs nobody an answer."""
+
+    async def scenario() -> None:
+        pool = GatedPool()
+        pool.crashes = 1
+        batcher = make(pool)
+        tasks = await started(*(numbers(batcher, n) for n in (0, 1, CRASH, 2)))
+        pool.gate.set()
+
+        assert await asyncio.gather(*tasks) == [[0], [1], [CRASH], [2]]
+        assert pool.repairs == 1
+        assert batcher.healthy()
+
+    asyncio.run(scenario())
+
+
+def test_a_text_that_crashes_lanes_fails_alone() -> None:
+    """When the crash comes back, only the text that brings it is given up."""
+
+    async def scenario() -> None:
+        pool = GatedPool()
+        pool.crashes = 1_000
+        batcher = make(pool)
+        tasks = await started(*(numbers(batcher, n) for n in (0, 1, CRASH, 2)))
+        pool.gate.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert isinstance(answers.pop(2), EngineFailed)
+        assert answers == [[0], [1], [2]]
+        assert batcher.healthy()
+
+    asyncio.run(scenario())
+
+
+def test_a_lost_lane_is_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug of ours on a lane's thread fails its batch, and the batcher says that it is ill."""
+
+    async def scenario() -> None:
+        pool = GatedPool()
+        pool.gate.set()
+        batcher = make(pool)
+
+        def buggy(*_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(Affine, "observe", buggy)
+        assert await numbers(batcher, 1) == [1]  # its answer was there before the bug
+        pool.await_rest()
+
+        assert not batcher.healthy()
+
+    asyncio.run(scenario())
+
+
+def test_a_low_priority_lets_others_pass() -> None:
+    """Of what waits, the higher priority is run first; of one priority, who came first."""
+
+    async def scenario() -> None:
+        pool = GatedPool()
+        batcher = make(pool, max_batch=1)
+        (first,) = await started(numbers(batcher, 0))
+        low, normal, high = await started(
+            batcher.answer([text(1)], priority="low"),
+            batcher.answer([text(2), text(3)]),
+            batcher.answer([text(4)], priority="high"),
+        )
+        pool.gate.set()
+        await asyncio.gather(first, low, normal, high)
+
+        assert pool.batches == [[0], [4], [2], [3], [1]]
 
     asyncio.run(scenario())
 

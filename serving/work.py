@@ -1,0 +1,68 @@
+"""The nouns of batching: a call, its texts, a batch that runs, an answer. They only hold values."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from serving.line import Priority
+from serving.session import Encoding, Logits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Logits (labels,) of one text, how long it waited and how long its batch ran."""
+
+    logits: Logits
+    queue_ms: float
+    infer_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Since the start: batches that were run, their texts, tokens of these, and with padding."""
+
+    batches: int = 0
+    texts: int = 0
+    useful_tokens: int = 0
+    padded_tokens: int = 0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Call:
+    """One caller: answers by place, and how many are still missing; all of them or an exception."""
+
+    future: asyncio.Future[list[Answer]]
+    answers: dict[int, Answer]
+    count: int
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Text:
+    """One text of a call, as the line and the planner see it; times as in `planner.Text`."""
+
+    encoding: Encoding
+    call: Call
+    place: int
+    tokens: int
+    work_ms: float
+    arrived_s: float
+    rank_s: float
+    due_s: float
+    priority: Priority
+    passed_ms: float = 0.0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the caller still waits for it."""
+        return not self.call.future.done()
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Run:
+    """A batch on a lane, padded to *longest* tokens."""
+
+    batch: list[Text]
+    longest: int
+    started_s: float
+    expected_ms: float
