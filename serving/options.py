@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,10 @@ class ServeOptions:
         default=None, metadata={"help": "Batches run at once; default: one a core."}
     )
     threads: int | None = field(default=None, metadata={"help": "Threads of each lane."})
+    device: Device = field(
+        default="auto",
+        metadata={"help": "cpu or cuda: refuse a package exported for the other."},
+    )
     max_queue_ms: float = field(
         default=2000.0, metadata={"help": "Milliseconds of work that may wait; then 429."}
     )
