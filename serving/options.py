@@ -36,6 +36,12 @@ class ServeOptions:
     haproxy: bool = field(
         default=True, metadata={"help": "--no-haproxy: Ray's Python proxy, 11 times the CPU."}
     )
+    write_config: Path | None = field(
+        default=None,
+        metadata={
+            "help": "Write a config file for Ray's `serve run` and `serve deploy`; serve not."
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
