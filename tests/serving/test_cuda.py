@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -47,6 +49,7 @@ class Replaying:
 
     session: Any
     runs: list[tuple[int, int, int]] = field(default_factory=list)
+    bindings: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
     recorded: dict[int, Any] = field(default_factory=dict)
     during: Callable[[bool], None] = lambda _: None
 
@@ -57,6 +60,7 @@ class Replaying:
         """As ONNX Runtime's; `during` is told whether this run records."""
         number = int(options.get_run_config_entry("gpu_graph_id"))
         self.runs.append((number, id(binding), threading.get_ident()))
+        self.bindings.add(binding)
         self.during(number != -1 and number not in self.recorded)
         replayed = binding if number == -1 else self.recorded.get(number, binding)
         self.session.run_with_iobinding(replayed, options)
@@ -147,7 +151,7 @@ def test_answers_are_the_plain_sessions(package: Package, asked: list[list[Encod
 
 
 def test_a_graph_a_bucket_and_no_more_than_allowed(package: Package) -> None:
-    """Each of the first buckets has one number and one binding for ever; the rest have none."""
+    """Each of the first buckets has one number and one binding for ever; the rest keep nothing."""
     (session,) = sessions = replaying(package.model_path, 1)
     device = here(sessions, most_buckets=3)
     shapes = [(1, 3), (2, 20), (5, 3), (9, 3), (1, 16), (2, 32), (9, 9), (17, 30)]
@@ -162,6 +166,8 @@ def test_a_graph_a_bucket_and_no_more_than_allowed(package: Package) -> None:
 
     kept = {(number, binding) for number, binding, _ in session.runs if number != -1}
     assert sorted(number for number, _ in kept) == [1, 2, 3]
+    gc.collect()
+    assert len(session.bindings) == 3
 
 
 @pytest.mark.parametrize("most_buckets", [0, 64])
