@@ -23,7 +23,7 @@ class ServeOptions:
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on."})
     port: int = field(default=8000, metadata={"help": "Port to listen on."})
     lanes: int | None = field(
-        default=None, metadata={"help": "Batches run at once; default: one a core."}
+        default=None, metadata={"help": "Batches run at once; default: one a core, 1 on a GPU."}
     )
     threads: int | None = field(default=None, metadata={"help": "Threads of each lane."})
     device: Device = field(
@@ -39,7 +39,7 @@ class ServeOptions:
     write_config: Path | None = field(
         default=None,
         metadata={
-            "help": "Write a config file for Ray's `serve run` and `serve deploy`; serve not."
+            "help": "Write a config file for Ray's `serve run` and `serve deploy`; start nothing."
         },
     )
 
