@@ -16,9 +16,10 @@ from ray import serve
 
 from serving.core import Core
 from serving.errors import EngineFailed, PackageError
+from serving.gpu import default_streams, gpus_for
 from serving.lanes import Lanes, choose_lanes, usable_cores
 from serving.locate import locate
-from serving.package import open_package
+from serving.package import open_package, read_config
 from serving.protocols.asgi import AsgiApp, Endpoint
 from serving.protocols.documentation import build_documentation
 from serving.settings import ServeSettings
@@ -75,9 +76,13 @@ def build(args: ServeSettings) -> serve.Application:
 
     Raises `PackageError` or a registry error with one sentence when there is nothing to serve.
     """
-    folder, digest = locate(args.package)
-    lanes = choose_lanes(usable_cores(), count=args.lanes, threads=args.threads)
+    folder, digest = locate(args.package, digest=args.digest)
+    config = read_config(folder)
+    gpus = gpus_for(config, args.device)
+    count = args.lanes or default_streams(config.runtime)
+    lanes = choose_lanes(usable_cores(), count=count, threads=args.threads)
     deployment: Any = Encoder  # the decorators turn the class into one
-    sized = deployment.options(ray_actor_options={"num_cpus": lanes.count * lanes.threads})
+    needs = {"num_cpus": lanes.count * lanes.threads, **({"num_gpus": gpus} if gpus else {})}
+    sized = deployment.options(ray_actor_options=needs)
     application: serve.Application = sized.bind(str(folder), digest, lanes, args)
     return application

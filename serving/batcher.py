@@ -11,11 +11,11 @@ import math
 import time
 from collections.abc import Sequence
 
-from serving.dispatch import Cost, Dispatcher, Outcome, Pool
+from serving.dispatch import Dispatcher, LearningCost, Outcome, Pool
 from serving.errors import DeadlineExceeded, EngineFailed, NotReady, Overloaded, ServingError
 from serving.line import HANDICAP_S, Priority
 from serving.session import Encoding
-from serving.work import Answer, Call, Run, Tally, Text
+from serving.work import Answer, Call, RunningBatch, Tally, Text
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,9 @@ class Batcher:
     may wait; beyond it `Overloaded`.
     """
 
-    def __init__(self, pool: Pool, cost: Cost, *, max_batch: int, max_queue_ms: float) -> None:
+    def __init__(
+        self, pool: Pool, cost: LearningCost, *, max_batch: int, max_queue_ms: float
+    ) -> None:
         self._cost = cost
         self._lanes = pool.lanes
         self._max_queue_ms = max_queue_ms
@@ -142,7 +144,7 @@ class Batcher:
 
     # The two below are called on the lanes' threads: they only pass on.
 
-    def _done(self, run: Run, outcome: Outcome) -> None:
+    def _done(self, run: RunningBatch, outcome: Outcome) -> None:
         infer_ms = (time.perf_counter() - run.started_s) * 1e3
         assert self._loop, "a batch without a caller; this is a bug"
         self._loop.call_soon_threadsafe(_hand_out, run, outcome, infer_ms)
@@ -152,7 +154,7 @@ class Batcher:
         self._loop.call_soon_threadsafe(self._give_up, texts)
 
 
-def _hand_out(run: Run, outcome: Outcome, infer_ms: float) -> None:
+def _hand_out(run: RunningBatch, outcome: Outcome, infer_ms: float) -> None:
     if isinstance(outcome, Exception):
         error = outcome
         if not isinstance(error, ServingError):

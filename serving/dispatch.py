@@ -19,9 +19,9 @@ from typing import Protocol
 from serving.errors import EngineFailed, NotReady
 from serving.lanes import Lanes
 from serving.line import Line
-from serving.planner import WINDOW, is_hopeless, passed_by, plan
+from serving.planner import WINDOW, Cost, is_hopeless, passed_by, plan
 from serving.session import Encoding, Logits
-from serving.work import Run, Tally, Text
+from serving.work import RunningBatch, Tally, Text
 
 _log = logging.getLogger(__name__)
 # A batch that runs this long, and this many times its cost, will not come back: a healthy machine
@@ -49,12 +49,8 @@ class Pool(Protocol):
         ...
 
 
-class Cost(Protocol):
+class LearningCost(Cost, Protocol):
     """What `serving.cost.CostModel` does."""
-
-    def ms(self, batch: int, length: int) -> float:
-        """Milliseconds for *batch* texts padded to *length* tokens."""
-        ...
 
     def observe(self, batch: int, length: int, ms: float) -> None:
         """Learn from a batch that took *ms*."""
@@ -71,10 +67,10 @@ class Dispatcher:
     def __init__(
         self,
         pool: Pool,
-        cost: Cost,
+        cost: LearningCost,
         *,
         max_batch: int,
-        done: Callable[[Run, Outcome], None],
+        done: Callable[[RunningBatch, Outcome], None],
         late: Callable[[Sequence[Text]], None],
     ) -> None:
         self._pool, self._cost, self._max_batch = pool, cost, max_batch
@@ -82,7 +78,7 @@ class Dispatcher:
         self._lock = threading.Lock()  # of all below; never held while a batch runs
         self._line: Line[Text] = Line()
         self._halves: deque[list[Text]] = deque()  # of batches that failed; they go first
-        self._running: list[Run] = []
+        self._running: list[RunningBatch] = []
         self._lost_lanes = 0
         self.tally = Tally()
 
@@ -133,13 +129,13 @@ class Dispatcher:
     def _free_lanes(self) -> int:
         return self._pool.lanes.count - len(self._running) - self._lost_lanes
 
-    def _claim(self) -> Run | None:
+    def _claim(self) -> RunningBatch | None:
         """The next batch, from now on running: a half of a failed one, or the planner's choice."""
         batch = self._next_half() or self._next_planned()
         if not batch:
             return None
         longest = max(text.tokens for text in batch)
-        run = Run(
+        run = RunningBatch(
             batch=batch,
             longest=longest,
             started_s=time.perf_counter(),
@@ -174,22 +170,26 @@ class Dispatcher:
         self._line.remove(batch)
         return batch
 
-    def _work(self, run: Run) -> None:
+    def _work(self, run: RunningBatch) -> None:
         """Batch after batch until nothing waits; on a lane's thread."""
-        following: Run | None = run
+        following: RunningBatch | None = run
         try:
             while following:
-                run = following
-                following = self._finish(run, self._outcome(run))
+                run, outcome = following, self._outcome(following)
+                following = self._finish(run, outcome)
+                if not isinstance(outcome, Exception) or len(run.batch) == 1:
+                    self._done(run, outcome)
         except BaseException:
             _log.exception("A lane was lost; this is a bug")
+            lost = [run] if following in (run, None) else [run, following]
             with self._lock:
                 self._lost_lanes += 1
-                self._running = [other for other in self._running if other is not run]
-            self._done(run, EngineFailed("the lane was lost."))
+                self._running = [other for other in self._running if other not in lost]
+            for each in filter(None, lost):
+                self._done(each, EngineFailed("the lane was lost."))
             raise
 
-    def _outcome(self, run: Run) -> Outcome:
+    def _outcome(self, run: RunningBatch) -> Outcome:
         """Logits (B, labels), or why there are none. A lane that crashed is replaced, once."""
         encodings = [text.encoding for text in run.batch]
         try:
@@ -204,15 +204,12 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - the callers are told
             return error
 
-    def _finish(self, run: Run, outcome: Outcome) -> Run | None:
-        """Hand back a batch that has run, and take the next; on a lane's thread."""
+    def _finish(self, run: RunningBatch, outcome: Outcome) -> RunningBatch | None:
+        """Account for a batch that has run, and take the next."""
         infer_ms = (time.perf_counter() - run.started_s) * 1e3
-        failed = isinstance(outcome, Exception)
-        if not failed or len(run.batch) == 1:
-            self._done(run, outcome)
         with self._lock:
             self._running.remove(run)
-            if not failed:
+            if not isinstance(outcome, Exception):
                 self._count(run, infer_ms)
             elif len(run.batch) > 1:
                 # Again in two halves, so that one bad text spoils no other's answer.
@@ -220,7 +217,7 @@ class Dispatcher:
                 self._halves.extend((run.batch[:middle], run.batch[middle:]))
             return self._claim()
 
-    def _count(self, run: Run, infer_ms: float) -> None:
+    def _count(self, run: RunningBatch, infer_ms: float) -> None:
         self._cost.observe(len(run.batch), run.longest, infer_ms)
         self.tally = Tally(
             batches=self.tally.batches + 1,

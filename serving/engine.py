@@ -131,6 +131,7 @@ class Engine:
             package.model_path,
             runtime=config.runtime,
             options=config.runtime_options,
+            max_length=config.max_length,
             threads=threads,
             streams=streams,
         )

@@ -26,16 +26,16 @@ class Ranked(Protocol):
     work_ms: float
 
 
-Text = TypeVar("Text", bound=Ranked)
+Queued = TypeVar("Queued", bound=Ranked)
 
 
-class Line(Generic[Text]):
+class Line(Generic[Queued]):
     """Texts in order of `rank_s`; equals in order of arrival. Adding and removing take no search."""
 
     def __init__(self) -> None:
         # One for each priority, each in order of arrival and so of rank; linked lists, since most
         # texts leave from the front or near it.
-        self._queues: dict[Priority, OrderedDict[int, Text]] = {
+        self._queues: dict[Priority, OrderedDict[int, Queued]] = {
             priority: OrderedDict() for priority in HANDICAP_S
         }
         self.work_ms = 0.0
@@ -44,12 +44,12 @@ class Line(Generic[Text]):
         """How many stand in it."""
         return sum(map(len, self._queues.values()))
 
-    def add(self, text: Text) -> None:
+    def add(self, text: Queued) -> None:
         """Texts of one priority must come in order of their rank."""
         self._queues[text.priority][id(text)] = text
         self.work_ms += text.work_ms
 
-    def remove(self, texts: Iterable[Text]) -> int:
+    def remove(self, texts: Iterable[Queued]) -> int:
         """Take out those of *texts* that stand in line, and say how many did."""
         removed = 0
         for text in texts:
@@ -60,7 +60,7 @@ class Line(Generic[Text]):
             self.work_ms = 0.0  # of rounding, something may be left
         return removed
 
-    def first(self, count: int) -> list[Text]:
+    def first(self, count: int) -> list[Queued]:
         """The first *count* texts, or all."""
         queues = [queue.values() for queue in self._queues.values() if queue]
         # Mostly there is but one priority, and nothing to merge.

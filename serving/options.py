@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,14 +23,24 @@ class ServeOptions:
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on."})
     port: int = field(default=8000, metadata={"help": "Port to listen on."})
     lanes: int | None = field(
-        default=None, metadata={"help": "Batches run at once; default: one a core."}
+        default=None, metadata={"help": "Batches run at once; default: one a core, 1 on a GPU."}
     )
     threads: int | None = field(default=None, metadata={"help": "Threads of each lane."})
+    device: Device = field(
+        default="auto",
+        metadata={"help": "cpu or cuda: refuse a package exported for the other."},
+    )
     max_queue_ms: float = field(
         default=2000.0, metadata={"help": "Milliseconds of work that may wait; then 429."}
     )
     haproxy: bool = field(
         default=True, metadata={"help": "--no-haproxy: Ray's Python proxy, 11 times the CPU."}
+    )
+    write_config: Path | None = field(
+        default=None,
+        metadata={
+            "help": "Write a config file for Ray's `serve run` and `serve deploy`; start nothing."
+        },
     )
 
 

@@ -158,6 +158,14 @@ def open_package(folder: Path) -> Package:
         ) from error
 
 
+def read_config(folder: Path) -> PackageConfig:
+    """`config.json` of a folder that was verified before. Raises `PackageError`."""
+    try:
+        return _config(json.loads((folder / CONFIG).read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise PackageError(f"{folder} has an unreadable {CONFIG} ({error}).") from error
+
+
 def _config(document: dict[str, Any]) -> PackageConfig:
     if document.get("schema_version") != SCHEMA_VERSION:
         seen = document.get("schema_version")

@@ -29,7 +29,7 @@ class Cost(Protocol):
         ...
 
 
-class Text(Protocol):
+class Waiting(Protocol):
     """One text that waits.
 
     tokens: its length. work_ms: its cost alone. due_s: when it must be answered, on the clock of
@@ -43,7 +43,7 @@ class Text(Protocol):
 
 
 def plan(
-    waiting: Sequence[Text], cost: Cost, *, max_batch: int, lanes: int = 1, now_s: float = 0.0
+    waiting: Sequence[Waiting], cost: Cost, *, max_batch: int, lanes: int = 1, now_s: float = 0.0
 ) -> list[int]:
     """Indices into *waiting*, whose order is the line, of the next batch, ascending.
 
@@ -58,10 +58,10 @@ def plan(
     return _frugal(_growth(line, first, cost, most, now_s))
 
 
-def passed_by(waiting: Sequence[Text], batch: Sequence[int], cost: Cost) -> dict[int, float]:
+def passed_by(waiting: Sequence[Waiting], batch: Sequence[int], cost: Cost) -> dict[int, float]:
     """Index -> ms of *batch* that later texts owe to each text it passes by.
 
-    A batch's time is shared out by worth. `Text.passed_ms` grows by this when the batch is run.
+    A batch's time is shared out by worth. `Waiting.passed_ms` grows by this when the batch is run.
     """
     if not batch:
         return {}
@@ -77,12 +77,12 @@ def passed_by(waiting: Sequence[Text], batch: Sequence[int], cost: Cost) -> dict
     return owed
 
 
-def is_hopeless(text: Text, cost: Cost, now_s: float) -> bool:
+def is_hopeless(text: Waiting, cost: Cost, now_s: float) -> bool:
     """Whether *text* would be late even if it ran now, alone."""
     return now_s + cost.ms(1, text.tokens) / 1e3 > text.due_s
 
 
-def _up_to_the_impatient(window: Sequence[Text]) -> Sequence[Text]:
+def _up_to_the_impatient(window: Sequence[Waiting]) -> Sequence[Waiting]:
     """The line up to and with the first text that may be passed no more."""
     for index, text in enumerate(window):
         if text.passed_ms > PATIENCE * text.work_ms:
@@ -90,7 +90,7 @@ def _up_to_the_impatient(window: Sequence[Text]) -> Sequence[Text]:
     return window
 
 
-def _anchor(line: Sequence[Text], now_s: float) -> int:
+def _anchor(line: Sequence[Waiting], now_s: float) -> int:
     """Who is in the next batch in any case: the first in line.
 
     Or the one due soonest of those that could not wait until the first had run; not when the first
@@ -109,7 +109,7 @@ def _anchor(line: Sequence[Text], now_s: float) -> int:
 
 
 def _growth(
-    line: Sequence[Text], first: int, cost: Cost, most: int, now_s: float
+    line: Sequence[Waiting], first: int, cost: Cost, most: int, now_s: float
 ) -> list[tuple[int, float]]:
     """Text by text, the cheapest way to grow a batch from *first*: who joins, and ms for its worth.
 

@@ -1,7 +1,6 @@
 """`miniml serve`: a local Ray, the application on it, until a signal; everything is stopped again.
 
-The environment that Ray reads at import is set here, before Ray is imported, and only where the
-caller has not set it: a variable that is already there wins.
+Or, with --write-config, a file from which Ray starts the same application itself.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import ctypes
 import io
 import logging
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -27,16 +25,19 @@ from typing import Any
 from rich.console import Console
 
 from serving.client import Client, RemoteError
+from serving.deploy_file import APPLICATION, write_deploy_file
+from serving.environment import set_environment
 from serving.errors import PackageError, PortInUse, ServingError
+from serving.gpu import gpus_for
 from serving.lanes import usable_cores
 from serving.locate import locate
 from serving.options import ServeOptions
-from serving.settings import ServeSettings
+from serving.package import read_config
+from serving.settings import ServeSettings, settings_for
 
 _log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 120.0
 _OBJECT_STORE_BYTES = 80 * 2**20  # answers never pass through it; Ray's least is 75 MiB
-_APPLICATION = "miniml"
 _LAST_PORT = 65535
 _ORPHANS_END_S = 5.0
 _ORPHANS_POLL_S = 0.05
@@ -44,51 +45,26 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 # Ray puts sockets about 70 bytes below its folder; the kernel allows 107 in all.
 _LONGEST_RAY_FOLDER_BYTES = 35
 
-# Measured per request on 2 cores: Ray's Python proxy 7.0 ms of CPU, HAProxy 0.6 ms, with the flags
-# below and a raw ASGI app 0.23 ms.
-_HAPROXY = {
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-    # Nothing else routes to a local replica, so there is no balancer to wait for at shut-down.
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-}
-# HAProxy's own pages and Ray's spare proxy listen on fixed ports, so that a second server on one
-# machine would fail to start; they are given free ones.
-_HAPROXY_PORTS = (
-    "RAY_SERVE_HAPROXY_STATS_PORT",
-    "RAY_SERVE_HAPROXY_METRICS_PORT",
-    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
-)
-_ALWAYS = {
-    "OMP_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
-    "RAY_AUTH_MODE": "token",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Ray runs workers at nice 15: on shared cores everybody else would go first.
-    "RAY_worker_niceness": "0",
-    # Ray gives a proxy three times 5 s to come up and then gives the whole start up; seen on 2 cores
-    # that trained beside it.
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
-}
-
 
 def serve(options: ServeOptions) -> None:
-    """Serve until SIGINT or SIGTERM, then stop everything this started.
+    """Serve until SIGINT or SIGTERM, then stop everything this started; or write a config file.
 
     Raises `PortInUse`, `PackageError`, or a registry error before anything is started.
     """
+    if (path := options.write_config) is not None:
+        settings = write_deploy_file(options, path)
+        _log.info("Wrote %s, which serves %s; its head says how", path, settings.package)
+        return
     refuse_taken_port(options.host, options.port)
     set_environment(haproxy=options.haproxy)
     with _stopping() as stop:
         try:
             with Console(stderr=True).status("Starting") as status:
                 folder, digest = locate(options.package)
+                settings = settings_for(options, package=str(folder), digest=digest)
+                gpus = gpus_for(read_config(folder), settings.device)
                 with _no_orphans(), _ray(options, stop):
-                    url = _start(options, folder, stop)
+                    url = _start(options, settings, gpus, stop)
                     status.stop()
                     _log.info("Serving %s (package %s) at %s", options.package, digest[:12], url)
                     _log.info("Page and contract: %s/docs   Stop with Ctrl-C", url)
@@ -117,30 +93,6 @@ def refuse_taken_port(host: str, port: int) -> None:
                 f"Port {port} on {host} cannot be used ({error.strerror});"
                 " stop who listens there or choose another --port."
             ) from error
-
-
-def set_environment(*, haproxy: bool) -> None:
-    """Set what Ray reads at import. A token of our own keeps Ray's ports closed to others."""
-    for name, value in (_ALWAYS | (_HAPROXY if haproxy else {})).items():
-        os.environ.setdefault(name, value)
-    if haproxy:
-        for name, port in zip(_HAPROXY_PORTS, _free_ports(len(_HAPROXY_PORTS)), strict=True):
-            os.environ.setdefault(name, str(port))
-    if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
-        # In the environment, not in ~/.ray: the home folder may be read-only.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports nobody listens at now; all different, as they are held together."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def ray_folder() -> str | None:
@@ -249,10 +201,11 @@ def _listen(options: ServeOptions) -> None:
         ) from error
 
 
-def _start(options: ServeOptions, folder: Path, stop: threading.Event) -> str:
+def _start(options: ServeOptions, settings: ServeSettings, gpus: int, stop: threading.Event) -> str:
     """Deploy, and return the URL once a request was answered there."""
     _go_on_unless(stop)
-    _run(options, folder)
+    _refuse_missing_gpus(settings.package, gpus)
+    _run(settings)
     _go_on_unless(stop)
     url = f"http://{_reachable(options.host)}:{options.port}"
     with Client(url) as client:
@@ -269,21 +222,27 @@ def _go_on_unless(stop: threading.Event) -> None:
         raise _StoppedEarlyError
 
 
-def _run(options: ServeOptions, folder: Path) -> None:
+def _refuse_missing_gpus(package: str, gpus: int) -> None:
+    """Raise `PackageError` where Ray would wait for a GPU for ever."""
+    import ray as untyped_ray
+
+    ray: Any = untyped_ray
+    if gpus > ray.cluster_resources().get("GPU", 0):
+        raise PackageError(
+            f"{package} was exported for a GPU, and Ray finds none here; serve it on a machine with"
+            " one, or run miniml export --target cpu."
+        )
+
+
+def _run(settings: ServeSettings) -> None:
     from ray import serve as ray_serve
 
     from serving.app import build  # imports Ray, which reads the environment set before
 
-    settings = ServeSettings(
-        package=str(folder),
-        lanes=options.lanes,
-        threads=options.threads,
-        max_queue_ms=options.max_queue_ms,
-    )
     try:
-        ray_serve.run(build(settings), name=_APPLICATION, route_prefix="/")
+        ray_serve.run(build(settings), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:  # Ray's word for a replica whose constructor raised
-        deployments = ray_serve.status().applications[_APPLICATION].deployments.values()
+        deployments = ray_serve.status().applications[APPLICATION].deployments.values()
         told = "\n".join([str(error), *(deployment.message for deployment in deployments)])
         raise PackageError(f"The replica did not start: {_last_line(told)}") from error
 

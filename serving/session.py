@@ -1,4 +1,4 @@
-"""Running a graph: encodings in, logits out, on ONNX Runtime or OpenVINO.
+"""Running a graph: encodings in, logits out, on ONNX Runtime, OpenVINO or a GPU.
 
 Knows neither texts nor packages. Options are set explicitly: threads, no spinning (a spinning idle
 thread steals the core the other lane needs), streams.
@@ -7,36 +7,19 @@ thread steals the core the other lane needs), streams.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
+from serving.encoding import Encoding, Feed, Logits, failure, padded
 from serving.errors import EngineFailed, PackageError
+from serving.gpu import GPU_RUNTIMES, open_gpu_session
 from serving.package import Runtime
 
-Logits = npt.NDArray[np.float32]
-Feed = Mapping[str, npt.NDArray[np.int64]]
-_PROVIDERS: dict[str, tuple[str, ...]] = {
-    "onnxruntime": ("CPUExecutionProvider",),
-    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
-    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Encoding:
-    """One text as the model sees it: T token ids and their segment (0, or 1 for the second text)."""
-
-    ids: tuple[int, ...]
-    type_ids: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.ids)
+__all__ = ["Encoding", "Feed", "Logits", "Session", "open_session", "padded"]
 
 
 class Session(Protocol):
@@ -50,20 +33,44 @@ class Session(Protocol):
         ...
 
 
-def open_session(
+def open_session(  # noqa: PLR0913 - every one but the first two has a default that is right
     model_path: Path,
     *,
     threads: int,
     streams: int = 1,
     runtime: Runtime = "onnxruntime",
     options: Mapping[str, str] | None = None,
+    max_length: int = 512,
 ) -> Session:
-    """Load the graph. Raises `PackageError` when it cannot be, or the runtime is not installed."""
+    """Load the graph. Raises `PackageError` when it cannot be, or the runtime is not installed.
+
+    max_length: tokens of the longest text; on a GPU nothing is padded beyond, up to there it may be.
+    """
+    options = options or {}
     if runtime == "openvino":
-        return _OpenVinoSession(model_path, threads=threads, streams=streams, options=options or {})
-    return _OnnxSession(
-        model_path, threads=threads, streams=streams, runtime=runtime, options=options or {}
-    )
+        return _OpenVinoSession(model_path, threads=threads, streams=streams, options=options)
+    settings = _settings(threads)
+    if runtime in GPU_RUNTIMES:
+        return open_gpu_session(
+            model_path,
+            settings,
+            streams=streams,
+            runtime=runtime,
+            options=options,
+            max_length=max_length,
+        )
+    count = 1 if threads == 1 else streams
+    return _OnnxSession(model_path, settings, count=count, streams=streams, options=options)
+
+
+def _settings(threads: int) -> ort.SessionOptions:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.log_severity_level = 3
+    return settings
 
 
 class _OnnxSession:
@@ -75,27 +82,14 @@ class _OnnxSession:
     def __init__(
         self,
         model_path: Path,
+        settings: ort.SessionOptions,
         *,
-        threads: int,
+        count: int,
         streams: int,
-        runtime: Runtime,
         options: Mapping[str, str],
     ) -> None:
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = threads
-        settings.inter_op_num_threads = 1
-        settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        settings.log_severity_level = 3
-        providers: list[Any] = list(_PROVIDERS[runtime])
-        if missing := set(providers) - set(ort.get_available_providers()):
-            raise PackageError(
-                f"{model_path.name} needs {', '.join(sorted(missing))}, which this ONNX Runtime does"
-                " not have; install onnxruntime-gpu or export the model for this machine."
-            )
-        providers[0] = (providers[0], dict(options))
+        providers = [("CPUExecutionProvider", dict(options))]
         self._sessions: SimpleQueue[Any] = SimpleQueue()
-        count = 1 if threads == 1 else streams
         for _ in range(count):
             try:
                 session = ort.InferenceSession(str(model_path), settings, providers=providers)
@@ -113,7 +107,7 @@ class _OnnxSession:
         try:
             (output,) = session.run([self._output], {name: feed[name] for name in self._inputs})
         except Exception as error:
-            raise EngineFailed(_failure(encodings, error)) from error
+            raise EngineFailed(failure(encodings, error)) from error
         finally:
             self._sessions.put(session)
         return np.asarray(output, dtype=np.float32)
@@ -158,26 +152,6 @@ class _OpenVinoSession:
             # A copy: the request owns the memory and writes over it in its next run.
             return np.array(found[self._output], dtype=np.float32)
         except Exception as error:
-            raise EngineFailed(_failure(encodings, error)) from error
+            raise EngineFailed(failure(encodings, error)) from error
         finally:
             self._requests.put(infer)
-
-
-def padded(encodings: Sequence[Encoding], *, pad_token_id: int) -> dict[str, npt.NDArray[np.int64]]:
-    """Every input a text encoder may take, (B, T) int64 with T the longest text.
-
-    int64: the ONNX export of every encoder fixes this type.
-    """
-    shape = (len(encodings), max(len(encoding) for encoding in encodings))
-    ids = np.full(shape, pad_token_id, dtype=np.int64)
-    mask = np.zeros(shape, dtype=np.int64)
-    type_ids = np.zeros(shape, dtype=np.int64)
-    for row, encoding in enumerate(encodings):
-        ids[row, : len(encoding)] = encoding.ids
-        mask[row, : len(encoding)] = 1
-        type_ids[row, : len(encoding)] = encoding.type_ids
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": type_ids}
-
-
-def _failure(encodings: Sequence[Encoding], error: Exception) -> str:
-    return f"the model failed on a batch of {len(encodings)}: {error}"

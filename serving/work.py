@@ -39,7 +39,7 @@ class Call:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Text:
-    """One text of a call, as the line and the planner see it; times as in `planner.Text`."""
+    """One text of a call, as the line and the planner see it; times as in `serving.planner.Waiting`."""
 
     encoding: Encoding
     call: Call
@@ -59,7 +59,7 @@ class Text:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Run:
+class RunningBatch:
     """A batch on a lane, padded to *longest* tokens."""
 
     batch: list[Text]

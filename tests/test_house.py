@@ -34,9 +34,10 @@ ARROWS: dict[str, set[str]] = {
         for name in ("package", "engine", "session", "lanes", "cost", "planner", "client")
     },
 }
-# Inside serving: a module imports only what stands further right. Only server imports app.
+# Inside serving: a module imports only what stands further right. Only server and deploy_file import app.
 SERVING_ORDER = (
     "server",
+    "deploy_file",
     "app",
     "predict",
     "protocols",
@@ -51,8 +52,12 @@ SERVING_ORDER = (
     "cost",
     "engine",
     "session",
+    "gpu",
+    "cuda",
+    "encoding",
     "isa",
     "settings",
+    "environment",
     "client",
     "options",
     "locate",

@@ -31,6 +31,7 @@ from serving.package import (
     GoldenAnswer,
     Package,
     PackageConfig,
+    Runtime,
     Task,
     open_package,
 )
@@ -123,7 +124,7 @@ def build_package(target: Path, config: PackageConfig, *, golden_shift: float = 
         unsealed = Package(
             folder=folder,
             manifest=Manifest(kind="package", files={}, lineage={}),
-            config=config,
+            config=replace(config, runtime="onnxruntime"),  # a GPU is not at hand
             cost=GRID,
         )
         texts = ["the soup was good", "the staff was very bad and cold"]
@@ -141,13 +142,14 @@ def build_package(target: Path, config: PackageConfig, *, golden_shift: float = 
 def make_package(tmp_path_factory: pytest.TempPathFactory) -> MakePackage:
     """Build a sealed tiny package, and open it."""
 
-    def make(
+    def make(  # noqa: PLR0913 - every one has a default that is right
         *,
         task: Task = "single_label",
         text_pair: bool = False,
         batch_invariant: bool = True,
         max_length: int = 32,
         golden_shift: float = 0.0,
+        runtime: Runtime = "onnxruntime",
     ) -> Package:
         config = replace(
             tiny_config(),
@@ -155,6 +157,7 @@ def make_package(tmp_path_factory: pytest.TempPathFactory) -> MakePackage:
             text_pair=text_pair,
             batch_invariant=batch_invariant,
             max_length=max_length,
+            runtime=runtime,
         )
         target = tmp_path_factory.mktemp("package") / "tiny"
         return build_package(target, config, golden_shift=golden_shift)

@@ -231,7 +231,8 @@ def test_a_lost_lane_is_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ZeroDivisionError
 
         monkeypatch.setattr(Affine, "observe", buggy)
-        assert await numbers(batcher, 1) == [1]  # its answer was there before the bug
+        with pytest.raises(EngineFailed):
+            await numbers(batcher, 1)
         pool.await_rest()
 
         assert not batcher.healthy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -23,6 +24,7 @@ from playwright.sync_api import Route, sync_playwright
 
 from serving.client import Client, RemoteError
 from serving.engine import Engine, prediction
+from serving.environment import HAPROXY_PORTS
 from serving.errors import PortInUse
 from serving.options import ServeOptions
 from serving.package import Package
@@ -75,6 +77,10 @@ class Server:
                 pytest.fail(self.log.read_text(errors="replace")[-3000:])
         self._family |= set(psutil.Process(self.process.pid).children(recursive=True))
 
+    def family(self) -> set[psutil.Process]:
+        """Every process that came of it and was seen running."""
+        return {process for process in self._family if process.is_running()}
+
     def stop(self, number: signal.Signals, *, group: bool = False) -> int:
         """Signal it, or its whole group, and return the exit code."""
         if self.process.poll() is None:
@@ -115,6 +121,17 @@ def serve_run(package: Package, port: int, home: Path) -> Server:
     config.write_text(json.dumps({"http_options": http, "applications": [application]}))
     command = [str(Path(sys.executable).parent / "serve"), "run", str(config)]
     return Server(command, f"http://127.0.0.1:{port}", home, RAY_AUTH_MODE="disabled")
+
+
+def written_config(package: Package, port: int, home: Path) -> Server:
+    """`serve run` on the file of `miniml serve --write-config`, started as the file's head says."""
+    config = home / "serve.yaml"
+    serve(ServeOptions(package=str(package.folder), port=port, write_config=config))
+    (environment_line,) = re.findall(r"^# (eval .*)$", config.read_text(), re.MULTILINE)
+    run = f"exec {Path(sys.executable).parent / 'serve'} run {config}"
+    ports = {name: str(free_port()) for name in HAPROXY_PORTS}
+    command = ["/bin/sh", "-c", f"{environment_line}\n{run}"]
+    return Server(command, f"http://127.0.0.1:{port}", home, **ports)
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +243,28 @@ def test_the_page_works_in_a_browser(server: Server) -> None:
         browser.close()
 
     assert (elsewhere, errors) == ([], [])
+
+
+@pytest.mark.parametrize("server", ["miniml serve, HAProxy"], indirect=True)
+def test_the_written_config_is_the_same_app(
+    server: Server, package: Package, tmp_path: Path
+) -> None:
+    """`serve run` on it answers as `miniml serve`, with the same /info, behind HAProxy too."""
+    running = written_config(package, free_port(), tmp_path)
+    try:
+        running.wait_ready()
+        ours, theirs = (httpx.get(f"{url}/info").json() for url in (server.url, running.url))
+        with Client(running.url) as client:
+            answers = client.predict_many(TEXTS)
+        processes = [process.name() for process in running.family()]
+    finally:
+        running.stop(signal.SIGINT)
+        running.left()
+
+    assert theirs.pop("now").keys() == ours.pop("now").keys()
+    assert theirs == ours
+    assert answers == expected(package, TEXTS)
+    assert any("haproxy" in name for name in processes)
 
 
 def test_it_stops_and_leaves_nothing(server: Server) -> None:

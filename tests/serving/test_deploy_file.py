@@ -1,0 +1,150 @@
+"""Laws of `--write-config`: Ray reads the file, and it means what `miniml serve` would do."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from registry import store
+from serving.app import build
+from serving.environment import to_export
+from serving.errors import PackageError, ServingError
+from serving.options import ServeOptions
+from serving.package import Package
+from serving.server import serve
+from serving.settings import ServeSettings, settings_for
+
+MakePackage = Callable[..., Package]
+PORT = 8123
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of Ray's or ours is set, and what is set in the test goes with it."""
+    for name in {*os.environ, *to_export(haproxy=True)}:
+        if name.startswith(("RAY_", "MINIML_", "MLFLOW_", "OMP_", "TOKENIZERS_")):
+            monkeypatch.setenv(name, "")  # so that it is taken back, whoever sets it
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("MINIML_HOME", str(tmp_path / "home"))
+
+
+def written(path: Path, package: str, **more: Any) -> tuple[ServeOptions, ServeDeploySchema]:
+    """What was asked for, and the file as Ray reads it."""
+    options = ServeOptions(package=package, port=PORT, write_config=path, **more)
+    serve(options)
+    return options, ServeDeploySchema.model_validate(yaml.safe_load(path.read_text()))
+
+
+def exported(path: Path) -> dict[str, str]:
+    """The environment after the line for a shell that the file's head has."""
+    (line,) = [line for line in path.read_text().split("\n") if line.startswith("# eval")]
+    command = f"{line.removeprefix('# ')}; env"
+    environment = {"PATH": os.environ["PATH"]}
+    shell = ["/bin/sh", "-c", command]
+    told = subprocess.run(shell, env=environment, capture_output=True, text=True, check=True).stdout
+    return dict(line.split("=", 1) for line in told.splitlines())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"lanes": 3, "threads": 1, "max_queue_ms": 750.5, "device": "cpu"},
+        {"host": "0.0.0.0", "haproxy": False},
+    ],
+)
+def test_the_file_means_what_serve_would_do(
+    package: Package, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    """Address, settings and what the replica needs are those of `miniml serve`, read back by Ray."""
+    options, schema = written(tmp_path / "serve.yaml", str(package.folder), **more)
+    (application,) = schema.applications
+    (deployment,) = application.deployments
+    settings = ServeSettings(**application.args)
+    running: Any = build(settings)._bound_deployment
+
+    assert (schema.http_options.host, schema.http_options.port) == (options.host, PORT)
+    assert settings == settings_for(options, package=str(package.folder), digest=package.digest)
+    assert (application.import_path, application.route_prefix) == ("serving.app:build", "/")
+    assert deployment.name == running.name
+    assert deployment.max_ongoing_requests == running.max_ongoing_requests
+    assert deployment.ray_actor_options.num_cpus == running.ray_actor_options["num_cpus"]
+    assert not deployment.logging_config.enable_access_log
+
+
+@pytest.mark.parametrize("haproxy", [True, False])
+def test_the_head_sets_what_serve_sets(
+    package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, haproxy: bool
+) -> None:
+    """One line for a shell sets all of it, a token too; what the caller had set stays."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    path = tmp_path / "a folder" / "serve.yaml"
+    path.parent.mkdir()
+    written(path, str(package.folder), haproxy=haproxy)
+    found = exported(path)
+
+    assert to_export(haproxy=haproxy).items() <= found.items()
+    assert found["OMP_NUM_THREADS"] == "3"
+    assert ("RAY_SERVE_ENABLE_HA_PROXY" in found) == haproxy
+    assert len(found["RAY_AUTH_TOKEN"]) == 64
+    assert found["RAY_AUTH_TOKEN"] not in path.read_text()
+
+
+def test_a_name_is_written_as_its_version(package: Package, tmp_path: Path) -> None:
+    """`tiny@latest` becomes `tiny/1` with its digest, and where that is found from any folder."""
+    store.publish(package.folder, name="tiny")
+    path = tmp_path / "serve.yaml"
+    _, schema = written(path, "tiny@latest")
+    store.publish(package.folder, name="tiny")
+
+    assert schema.applications[0].args == {"package": "tiny/1", "digest": package.digest}
+    assert exported(path)["MINIML_HOME"] == str(tmp_path / "home")
+
+
+def test_a_package_written_anew_is_refused(make_package: MakePackage, tmp_path: Path) -> None:
+    """When the folder holds another package later, the file starts nothing."""
+    package, other = make_package(), make_package(max_length=16)
+    folder = tmp_path / "tiny"
+    package.folder.rename(folder)
+    _, schema = written(tmp_path / "serve.yaml", str(folder))
+    folder.rename(tmp_path / "old")
+    other.folder.rename(folder)
+
+    with pytest.raises(PackageError, match=f"is package {other.digest[:12]}, not"):
+        build(ServeSettings(**schema.applications[0].args))
+
+
+def test_a_file_that_is_there_is_left_alone(package: Package, tmp_path: Path) -> None:
+    """It is refused with one sentence, and not touched."""
+    path = tmp_path / "serve.yaml"
+    path.write_text("mine")
+
+    with pytest.raises(ServingError, match=r"serve\.yaml is there already; remove it or choose"):
+        written(path, str(package.folder))
+    assert path.read_text() == "mine"
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(package: Package, tmp_path: Path) -> None:
+    """The file that cannot be written is named."""
+    with pytest.raises(ServingError, match=r"nowhere/serve\.yaml cannot be written"):
+        written(tmp_path / "nowhere" / "serve.yaml", str(package.folder))
+
+
+def test_the_command_is_said_as_it_was_given(package: Package, tmp_path: Path) -> None:
+    """The first line can be run again."""
+    path = tmp_path / "serve.yaml"
+    written(path, str(package.folder), lanes=2, haproxy=False)
+    given = shlex.split(path.read_text().split("\n")[0].removeprefix("# Written by: "))
+
+    assert given == [
+        *("miniml", "serve", str(package.folder), "--port", str(PORT), "--lanes", "2"),
+        *("--no-haproxy", "--write-config", str(path)),
+    ]
