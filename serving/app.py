@@ -14,12 +14,13 @@ from typing import Any
 
 from ray import serve
 
+from serving.calibration import calibrated_lanes
 from serving.core import Core
 from serving.errors import EngineFailed, PackageError
 from serving.gpu import default_streams, gpus_for
 from serving.lanes import Lanes, choose_lanes, usable_cores
 from serving.locate import locate
-from serving.package import open_package, read_config
+from serving.package import PackageConfig, open_package, read_config
 from serving.protocols.asgi import AsgiApp, Endpoint
 from serving.protocols.documentation import build_documentation
 from serving.settings import ServeSettings
@@ -43,7 +44,9 @@ _SWITCH_INTERVAL_S = 5e-4
 class Encoder:
     """One replica: opens the package, warms up, proves its golden answers, then answers HTTP."""
 
-    def __init__(self, folder: str, digest: str, lanes: Lanes, settings: ServeSettings) -> None:
+    def __init__(
+        self, folder: str, digest: str, lanes: Lanes | int, settings: ServeSettings
+    ) -> None:
         # Set before the first use: a tokenizer pool of its own would fight the lanes for the cores.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         # A lane that comes back from the graph must not wait 5 ms, Python's default, for a turn.
@@ -51,6 +54,8 @@ class Encoder:
         package = open_package(Path(folder))
         if package.digest != digest:
             raise PackageError(f"{folder} is package {package.digest[:12]}, not {digest[:12]}.")
+        if isinstance(lanes, int):  # cores, to be split by what is fastest on this machine
+            lanes = calibrated_lanes(package, lanes)
         self._core = Core(package, lanes, settings)
         documentation = build_documentation(package, lanes, self._core.operations)
         self._endpoint = Endpoint(self._core, settings, documentation)
@@ -79,10 +84,18 @@ def build(args: ServeSettings) -> serve.Application:
     folder, digest = locate(args.package, digest=args.digest)
     config = read_config(folder)
     gpus = gpus_for(config, args.device)
-    count = args.lanes or default_streams(config.runtime)
-    lanes = choose_lanes(usable_cores(), count=count, threads=args.threads)
+    lanes = _told_lanes(config, args)
+    cpus = lanes.count * lanes.threads if lanes else usable_cores()
     deployment: Any = Encoder  # the decorators turn the class into one
-    needs = {"num_cpus": lanes.count * lanes.threads, **({"num_gpus": gpus} if gpus else {})}
+    needs = {"num_cpus": cpus, **({"num_gpus": gpus} if gpus else {})}
     sized = deployment.options(ray_actor_options=needs)
-    application: serve.Application = sized.bind(str(folder), digest, lanes, args)
+    application: serve.Application = sized.bind(str(folder), digest, lanes or cpus, args)
     return application
+
+
+def _told_lanes(config: PackageConfig, args: ServeSettings) -> Lanes | None:
+    """The lanes, where the settings or the kind of machine say them; else they are measured."""
+    count = args.lanes or default_streams(config.runtime)
+    if count is None and args.threads is None:
+        return None
+    return choose_lanes(usable_cores(), count=count, threads=args.threads)

@@ -6,8 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
+import gc
 import logging
 import math
+import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +24,10 @@ from serving.cost import CostModel
 from serving.engine import Engine, Prediction, prediction
 from serving.errors import PackageError
 from serving.isa import architecture, cpu_features
-from serving.lanes import LanePool, Lanes, measure_cost
+from serving.lanes import LanePool, Lanes, filler, measure_cost, time_batch
 from serving.line import Priority
 from serving.package import GOLDEN_TOLERANCE, CostGrid, Package
-from serving.pulse import Pulse
+from serving.pulse import Pulse, process_age_s
 from serving.session import Encoding
 from serving.settings import ServeSettings
 
@@ -31,6 +35,7 @@ _log = logging.getLogger(__name__)
 # Up to here tokenizing takes less time than the hop to a thread and back.
 _INLINE_CHARS = 8000
 _COST_BUDGET_S = 5.0
+_WARM_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +59,19 @@ class Core:
         self.lanes = lanes
         self._engine = Engine(package, threads=lanes.threads, streams=lanes.count)
         prove_golden_answers(self._engine)
+        self._cost = CostModel(self._cost_here())
+        warm_up(self._engine, lanes, self._cost)
+        _give_back_memory()
         self._pool = LanePool(self._engine, lanes)
         self._tokenizers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
         self._pulse = Pulse()
-        self._cost = CostModel(self._cost_here())
         self._batcher = Batcher(
             self._pool,
             self._cost,
             max_batch=settings.max_batch if package.config.batch_invariant else 1,
             max_queue_ms=settings.max_queue_ms,
         )
+        self._start_s = process_age_s()
 
     async def ask(
         self,
@@ -96,7 +104,7 @@ class Core:
         """Live numbers: work that waits, what was run, how well its time was foreseen.
 
         useful_token_ratio: tokens of texts to tokens with padding. loop_late_*: of the event loop,
-        in the last minute. cost_error: mean of the last relative errors of the cost model.
+        in the last minute. start_s: from the process's start to ready. cost_error: mean of the last relative errors of the cost model.
         """
         tally = self._batcher.tally
         return {
@@ -107,6 +115,7 @@ class Core:
             "cost_error": round(self._cost.error, 4),
             "loop_late_p50_ms": round(self._pulse.late_ms(50), 3),
             "loop_late_p99_ms": round(self._pulse.late_ms(99), 3),
+            "start_s": round(self._start_s, 3),
         }
 
     def healthy(self) -> bool:
@@ -158,3 +167,34 @@ def prove_golden_answers(engine: Engine) -> None:
                 f" by {difference:.3f} on {expected.text[:40]!r}); export it again here."
             )
     _log.info("All %d golden answers reproduced", len(golden))
+
+
+def warm_up(engine: Engine, lanes: Lanes, cost: CostModel, *, budget_s: float = 0.5) -> None:
+    """Run the shapes of the cost grid on all lanes, small ones first, and let *cost* learn from them.
+
+    For *budget_s*, and up to as many tokens as a batch that pays has: larger ones would only leave
+    their memory behind.
+    """
+    grid = engine.package.cost
+    largest = 1 if not engine.package.config.batch_invariant else max(grid.batches)
+    shapes = sorted(
+        (batch * length, batch, length)
+        for batch in grid.batches
+        for length in grid.lengths
+        if batch <= largest and batch * length <= max(_WARM_TOKENS, grid.lengths[-1])
+    )
+    deadline_s = time.perf_counter() + budget_s
+    for _, batch, length in shapes:
+        if time.perf_counter() > deadline_s:
+            return
+        texts = [filler(length)] * batch
+        engine.run(texts)  # the first run of a shape allocates
+        times_ms = time_batch(engine.run, texts, lanes.count, 1, deadline_s)
+        cost.observe(batch, length, statistics.median(times_ms))
+
+
+def _give_back_memory() -> None:
+    """Return to the kernel what loading has freed: 8 MB of the demo's package."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

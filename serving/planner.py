@@ -17,8 +17,8 @@ from typing import Protocol
 WINDOW = 256
 # A text lets others pass by at most so many times its own cost, and one more batch.
 PATIENCE = 10.0
-# Where more texts save less than 1 %, they would only wait for each other.
-_NO_GAIN = 1.01
+# Where more texts save less than 2 %, they would only wait for each other, and fill memory.
+_NO_GAIN = 1.02
 
 
 class Cost(Protocol):

@@ -1,13 +1,16 @@
-"""How late the event loop is: what a request waits before any code of ours sees it.
+"""The process's own times: how late its event loop is, and how old it is.
 
-A timer that should fire every 50 ms notes how late it fires. Inference must never run on the loop;
-this is the number that would show it.
+Late is what a request waits before any code of ours sees it. A timer that should fire every 50 ms
+notes how late it fires. Inference must never run on the loop; this is the number that would show it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections import deque
+from pathlib import Path
 
 _PERIOD_S = 0.05
 _KEPT = 1200  # a minute
@@ -45,3 +48,13 @@ class Pulse:
     def _beat(self, loop: asyncio.AbstractEventLoop, due_s: float) -> None:
         self._late_ms.append(max(0.0, (loop.time() - due_s) * 1e3))
         self._schedule(loop)
+
+
+def process_age_s() -> float:
+    """Seconds since the kernel started this process; 0 where it does not tell."""
+    try:
+        # Fields after the command's name, which may hold spaces; the 20th of them, in clock ticks.
+        started = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except OSError:
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(started) / os.sysconf("SC_CLK_TCK")

@@ -168,6 +168,7 @@ def _ray(options: ServeOptions, stop: threading.Event) -> Iterator[None]:
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,
             log_to_driver=False,
+            runtime_env={"worker_process_setup_hook": "serving.environment.without_data_frames"},
             logging_level=logging.ERROR,
             _temp_dir=ray_folder(),
         )

@@ -48,6 +48,7 @@ SERVING_ORDER = (
     "work",
     "line",
     "planner",
+    "calibration",
     "lanes",
     "cost",
     "engine",

@@ -22,6 +22,7 @@ from serving.errors import (
     WrongInput,
     WrongMethod,
 )
+from serving.line import HANDICAP_S, Priority
 from serving.protocols import native
 from serving.settings import ServeSettings
 
@@ -32,7 +33,7 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 _METHODS = {"/predict": ("POST",), "/healthz": ("GET", "HEAD"), "/readyz": ("GET", "HEAD")}
-_DEADLINE_HEADER = b"x-deadline-ms"
+_DEADLINE_HEADER, _PRIORITY_HEADER = b"x-deadline-ms", b"x-priority"
 
 
 class Endpoint:
@@ -63,12 +64,14 @@ class Endpoint:
 
     async def _predict(self, scope: Message, receive: Receive, send: Send) -> None:
         try:
-            within_ms = _within_ms(scope["headers"])
+            within_ms, priority = _within_ms(scope["headers"]), _priority(scope["headers"])
             body = await _read_body(receive, max_bytes=self._settings.max_body_bytes)
             request = native.read_request(
                 body, text_pair=self._core.package.config.text_pair, limits=self._settings
             )
-            answered = await self._core.ask(request.texts, request.pairs, within_ms=within_ms)
+            answered = await self._core.ask(
+                request.texts, request.pairs, within_ms=within_ms, priority=priority
+            )
         except ServingError as error:
             await send_error(send, error)
             return
@@ -113,6 +116,17 @@ def _within_ms(headers: Headers) -> float:
                 raise WrongInput(f"{name.decode()} must be a number of milliseconds above 0.")
             return within_ms
     return math.inf
+
+
+def _priority(headers: Headers) -> Priority:
+    """Who goes first when texts wait, from the header; normal without one."""
+    for name, value in headers:
+        if name == _PRIORITY_HEADER:
+            for priority in HANDICAP_S:
+                if value == priority.encode():
+                    return priority
+            raise WrongInput(f"{name.decode()} must be one of {', '.join(HANDICAP_S)}.")
+    return "normal"
 
 
 async def _read_body(receive: Receive, *, max_bytes: int) -> bytes:

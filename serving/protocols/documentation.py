@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from serving.errors import ServingError, UnknownPath, WrongMethod
 from serving.lanes import Lanes
+from serving.line import HANDICAP_S
 from serving.package import Package
 from serving.protocols.native import write_error
 
@@ -165,9 +166,15 @@ def _predict_operation() -> dict[str, Any]:
         "schema": {"type": "number", "exclusiveMinimum": 0},
         "description": "Milliseconds you will wait; what cannot be answered by then is not run.",
     }
+    priority = {
+        "name": "x-priority",
+        "in": "header",
+        "schema": {"type": "string", "enum": list(HANDICAP_S), "default": "normal"},
+        "description": "Who goes first when texts wait; a low one is passed for 10 s at most.",
+    }
     return {
         "summary": "Classify one text, or many",
-        "parameters": [deadline],
+        "parameters": [deadline, priority],
         "requestBody": {"required": True, "content": content("PredictBody")},
         "responses": {
             "200": {
