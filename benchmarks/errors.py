@@ -3,7 +3,12 @@
 BenchmarkError           exit code 1
 ├── ServerUnreachable    nothing answers at the URL, or it stopped answering
 ├── LoadFailed           Locust did not finish, or no request was answered
-└── NoTexts              the workload file is missing or holds no text
+├── NoTexts              the workload file is missing or holds no text
+├── ReferenceUnknown     no package or checkpoint of that name
+├── PlainModelFailed     the checkpoint could not be made into plain ONNX or int8
+├── PeerFailed           a server of `bench peers` did not start, or stopped
+├── PeerDisagrees        its answers are not those of the checkpoint
+└── PeerUnsuited         peers cannot serve such a package, or there is no such peer
 """
 
 from __future__ import annotations
@@ -25,3 +30,23 @@ class LoadFailed(BenchmarkError):
 
 class NoTexts(BenchmarkError):
     """The workload file is missing or holds no text."""
+
+
+class ReferenceUnknown(BenchmarkError):
+    """No package or checkpoint of that name."""
+
+
+class PlainModelFailed(BenchmarkError):
+    """The checkpoint could not be made into plain ONNX or int8."""
+
+
+class PeerFailed(BenchmarkError):
+    """A server of `bench peers` did not start, or stopped."""
+
+
+class PeerDisagrees(BenchmarkError):
+    """A peer's answers are not those of the checkpoint."""
+
+
+class PeerUnsuited(BenchmarkError):
+    """Peers cannot serve such a package, or there is no such peer."""
