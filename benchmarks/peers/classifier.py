@@ -1,4 +1,4 @@
-"""ONNX Runtime and `tokenizers` on optimum's int8 folder: texts in, verdicts out.
+"""ONNX Runtime and `tokenizers` on optimum's int8 folder: texts in, answers out.
 
 What two of the peers put behind HTTP; knows no server. Leaner than transformers' own classes, as
 who serves without torch would write it.
@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from tokenizers import Tokenizer
 
-from benchmarks.peers.contract import Verdict
+from benchmarks.peers.contract import PeerAnswer
 from benchmarks.plain import QUANTIZED
 
 
@@ -34,8 +34,8 @@ class OnnxClassifier:
         )
         self._inputs = [node.name for node in self._session.get_inputs()]
 
-    def __call__(self, texts: Sequence[str]) -> list[Verdict]:
-        """One verdict a text, in order."""
+    def __call__(self, texts: Sequence[str]) -> list[PeerAnswer]:
+        """One answer a text, in order."""
         encodings = self._tokenizer.encode_batch(list(texts))
         feed = {
             "input_ids": [encoding.ids for encoding in encodings],
@@ -46,4 +46,4 @@ class OnnxClassifier:
         (logits,) = self._session.run(None, arrays)
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
-        return [Verdict(label=self._labels[row.argmax()], score=float(row.max())) for row in shares]
+        return [PeerAnswer(label=self._labels[row.argmax()], score=float(row.max())) for row in shares]

@@ -15,13 +15,13 @@ from pydantic import BaseModel
 _MODEL, _MAX_LENGTH, _CORES = "PEER_MODEL", "PEER_MAX_LENGTH", "PEER_CORES"
 
 
-class Question(BaseModel):
+class PeerQuestion(BaseModel):
     """Body of `POST /predict`."""
 
     text: str
 
 
-class Verdict(BaseModel):
+class PeerAnswer(BaseModel):
     """The likeliest label and its probability."""
 
     label: str

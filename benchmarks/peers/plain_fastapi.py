@@ -11,7 +11,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from benchmarks.peers.classifier import OnnxClassifier
-from benchmarks.peers.contract import PeerSettings, Question, Verdict
+from benchmarks.peers.contract import PeerSettings, PeerQuestion, PeerAnswer
 
 
 def create_app() -> FastAPI:
@@ -21,8 +21,8 @@ def create_app() -> FastAPI:
     app = FastAPI()
 
     @app.post("/predict")
-    async def predict(question: Question) -> Verdict:
-        (verdict,) = classify([question.text])
-        return verdict
+    async def predict(question: PeerQuestion) -> PeerAnswer:
+        (answer,) = classify([question.text])
+        return answer
 
     return app

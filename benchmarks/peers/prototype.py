@@ -13,7 +13,7 @@ import torch
 from fastapi import FastAPI
 from transformers import pipeline
 
-from benchmarks.peers.contract import PeerSettings, Question, Verdict
+from benchmarks.peers.contract import PeerSettings, PeerQuestion, PeerAnswer
 
 
 def create_app() -> FastAPI:
@@ -32,8 +32,8 @@ def create_app() -> FastAPI:
     app = FastAPI()
 
     @app.post("/predict")
-    def predict(question: Question) -> Verdict:
+    def predict(question: PeerQuestion) -> PeerAnswer:
         (found,) = classify(question.text)
-        return Verdict(label=found["label"], score=found["score"])
+        return PeerAnswer(label=found["label"], score=found["score"])
 
     return app

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from ray import serve as untyped_serve
 
 from benchmarks.peers.classifier import OnnxClassifier
-from benchmarks.peers.contract import PeerSettings, Question, Verdict
+from benchmarks.peers.contract import PeerSettings, PeerQuestion, PeerAnswer
 
 ray: Any = untyped_ray
 serve: Any = untyped_serve
@@ -39,15 +39,15 @@ class Batched:
         )
 
     @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.01)  # type: ignore[untyped-decorator]
-    async def classify(self, texts: list[str]) -> list[Verdict]:
-        """One verdict a text, in order."""
+    async def classify(self, texts: list[str]) -> list[PeerAnswer]:
+        """One answer a text, in order."""
         return self._classify(texts)
 
     @app.post("/predict")
-    async def predict(self, question: Question) -> Verdict:
+    async def predict(self, question: PeerQuestion) -> PeerAnswer:
         """One text."""
-        verdict: Verdict = await self.classify(question.text)
-        return verdict
+        answer: PeerAnswer = await self.classify(question.text)
+        return answer
 
 
 def main(port: int) -> None:
