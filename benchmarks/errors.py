@@ -4,6 +4,7 @@ BenchmarkError           exit code 1
 ├── ServerUnreachable    nothing answers at the URL, or it stopped answering
 ├── LoadFailed           Locust did not finish, or no request was answered
 ├── NoTexts              the workload file is missing or holds no text
+├── ImpossibleOptions    a number that no load can have
 ├── ReferenceUnknown     no package or checkpoint of that name
 ├── PlainModelFailed     the checkpoint could not be made into plain ONNX or int8
 ├── PeerFailed           a server of `bench peers` did not start, or stopped
@@ -30,6 +31,10 @@ class LoadFailed(BenchmarkError):
 
 class NoTexts(BenchmarkError):
     """The workload file is missing or holds no text."""
+
+
+class ImpossibleOptions(BenchmarkError):
+    """A number that no load can have."""
 
 
 class ReferenceUnknown(BenchmarkError):

@@ -27,7 +27,9 @@ class LabelAgreement:
         return self.agreed / self.asked
 
 
-def check_labels(name: str, url: str, texts: Sequence[str], expected: Sequence[str]) -> LabelAgreement:
+def check_labels(
+    name: str, url: str, texts: Sequence[str], expected: Sequence[str]
+) -> LabelAgreement:
     """Ask every text and compare. Raises `PeerFailed` or, below 80 %, `PeerDisagrees`."""
     with (
         httpx.Client(base_url=url, trust_env=False, timeout=60.0) as client,

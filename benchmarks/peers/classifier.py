@@ -46,4 +46,6 @@ class OnnxClassifier:
         (logits,) = self._session.run(None, arrays)
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
-        return [PeerAnswer(label=self._labels[row.argmax()], score=float(row.max())) for row in shares]
+        return [
+            PeerAnswer(label=self._labels[row.argmax()], score=float(row.max())) for row in shares
+        ]

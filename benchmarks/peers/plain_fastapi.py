@@ -11,7 +11,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from benchmarks.peers.classifier import OnnxClassifier
-from benchmarks.peers.contract import PeerSettings, PeerQuestion, PeerAnswer
+from benchmarks.peers.contract import PeerAnswer, PeerQuestion, PeerSettings
 
 
 def create_app() -> FastAPI:

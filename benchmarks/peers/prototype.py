@@ -13,7 +13,7 @@ import torch
 from fastapi import FastAPI
 from transformers import pipeline
 
-from benchmarks.peers.contract import PeerSettings, PeerQuestion, PeerAnswer
+from benchmarks.peers.contract import PeerAnswer, PeerQuestion, PeerSettings
 
 
 def create_app() -> FastAPI:

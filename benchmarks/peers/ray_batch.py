@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from ray import serve as untyped_serve
 
 from benchmarks.peers.classifier import OnnxClassifier
-from benchmarks.peers.contract import PeerSettings, PeerQuestion, PeerAnswer
+from benchmarks.peers.contract import PeerAnswer, PeerQuestion, PeerSettings
 
 ray: Any = untyped_ray
 serve: Any = untyped_serve

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
+from rich.table import Table
 
 from benchmarks.bisection import highest_held
 from benchmarks.peers.checking import LabelAgreement
 from benchmarks.peers.goals import RATE_GOALS, TEXTS_GOALS
 from benchmarks.peers.line_up import OURS
 from benchmarks.peers.runs import PeerRun
-from benchmarks.peers.tables import peers_table, workload_table
+from benchmarks.peers.tables import closed_table, peers_table, rate_table
 from benchmarks.record import SCHEMA_VERSION, commit, machine, versions
 
 # Fields that are JSON as they are.
@@ -63,7 +64,10 @@ class PeersRecord:
         ]
 
     def summary(self, peer: str, workload: str) -> dict[str, float | None]:
-        """Medians over the rounds; how many times *peer*'s ours are, None for what was not seen."""
+        """Medians over the rounds; how many times *peer*'s ours are, None for what was not seen.
+
+        errors: in closed loops; while a rate is searched for, a refusal is an answer.
+        """
         runs, ours = self.closed(peer, workload), self.closed(OURS, workload)
         rates, our_rates = self.rates(peer, workload), self.rates(OURS, workload)
         return {
@@ -103,9 +107,13 @@ class PeersRecord:
         return part.replace(path)
 
     def __rich__(self) -> Group:
-        """Who they are, then a table a workload."""
-        tables = [workload_table(self, workload) for workload in self.goals_ms]
-        return Group(peers_table(self), *(part for table in tables for part in ("", table)))
+        """Who they are, then two tables a workload."""
+        parts: list[Table | str] = [peers_table(self)]
+        for workload in self.goals_ms:
+            parts += ["", closed_table(self, workload)]
+            if any(self.rates(peer, workload) for peer in self.peers):
+                parts += ["", rate_table(self, workload)]
+        return Group(*parts)
 
     def _of(self, peer: str, workload: str) -> list[PeerRun]:
         return [run for run in self.runs if (run.peer, run.workload) == (peer, workload)]

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
+from rich.status import Status
 
-from benchmarks.errors import NoTexts
+from benchmarks.errors import ImpossibleOptions, NoTexts
 from benchmarks.options import PeersOptions
 from benchmarks.peers.assets import Assets, fp32_labels, prepare
 from benchmarks.peers.checking import LabelAgreement, check_labels
@@ -26,15 +27,24 @@ from benchmarks.peers.running import running
 from benchmarks.peers.runs import PeerRun
 from benchmarks.record import default_path
 from benchmarks.references import find_folder
-from benchmarks.workloads import WORKLOADS, call_bodies, read_rows
 from benchmarks.wire import Body
+from benchmarks.workloads import WORKLOADS, call_bodies, read_rows
 from serving.lanes import usable_cores
 from serving.package import Package, open_package
 
 _log = logging.getLogger(__name__)
 _CHECKED_TEXTS = 64
 _TEXTS = 512  # of each workload; a load goes round
-Tell = Callable[[str], None]
+_LEAST = {
+    "rounds": 1,
+    "connections": 1,
+    "duration_s": 1.0,
+    "search_s": 1.0,
+    "search_steps": 0,
+    "warmup_s": 0.0,
+    "queries_goal_ms": 1.0,
+    "reviews_goal_ms": 1.0,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +61,7 @@ def run_peers(options: PeersOptions) -> PeersRecord:
     Raises `BenchmarkError` with one sentence for what is missing, does not start or disagrees.
     """
     check_names(options.peers)
+    _refuse_impossible(options)
     package = open_package(find_folder(options.package, "package"))
     lineage = package.manifest.lineage.get("checkpoint", "")
     checkpoint = find_folder(options.checkpoint or lineage, "checkpoint")
@@ -61,24 +72,32 @@ def run_peers(options: PeersOptions) -> PeersRecord:
     ):
         assets = prepare(package, checkpoint, Path(folder))
         peers = line_up(assets, cores=usable_cores(), port=options.port, names=options.peers)
-        seen = _measure_all(peers, assets, options, Path(folder), status.update)
-    record = _record(package, peers, seen, options)
-    path = record.write(options.output or default_path("peers"))
-    _log.info("The record with every sample is %s", path)
+        seen, complete = _Seen(), False
+        try:
+            _measure_all(peers, assets, options, seen, status)
+            complete = True
+        finally:  # an interrupt does not throw away what was seen
+            record = _record(package, peers, seen, options, complete=complete)
+            if seen.runs:
+                path = record.write(options.output or default_path("peers"))
+                _log.info("The record with every sample is %s", path)
     return record
 
 
 def _measure_all(
-    peers: Sequence[Peer], assets: Assets, options: PeersOptions, logs: Path, tell: Tell
-) -> _Seen:
+    peers: Sequence[Peer],
+    assets: Assets,
+    options: PeersOptions,
+    seen: _Seen,
+    status: Status,
+) -> None:
     texts = _checked_texts(assets.checkpoint, options.seed)
     expected = fp32_labels(assets, texts)
     workloads = _workloads(options)
     goals_ms = _goals_ms(options)
-    seen = _Seen()
     for round_, peer in turns(peers, options.rounds):
-        tell(f"round {round_ + 1} of {options.rounds}: {peer.name}")
-        with running(peer, port=options.port, logs=logs) as url:
+        status.update(f"round {round_ + 1} of {options.rounds}: {peer.name}")
+        with running(peer, port=options.port, logs=assets.exported.parent) as url:
             agreement = check_labels(peer.name, url, texts, expected)
             seen.agreement.setdefault(peer.name, []).append(agreement)
             for workload, bodies in workloads.items():
@@ -92,7 +111,15 @@ def _measure_all(
                 for run in measure(url, load, options):
                     seen.runs.append(run)
                     _log.info("%s", run.line())
-    return seen
+
+
+def _refuse_impossible(options: PeersOptions) -> None:
+    """Raise `ImpossibleOptions` for what could not be measured."""
+    for name, least in _LEAST.items():
+        given = getattr(options, name)
+        if not given >= least:
+            flag = name.replace("_", "-")
+            raise ImpossibleOptions(f"--{flag} {given:g} is too little; {least:g} is the least.")
 
 
 def turns(peers: Sequence[Peer], rounds: int) -> Iterator[tuple[int, Peer]]:
@@ -121,7 +148,12 @@ def _goals_ms(options: PeersOptions) -> dict[str, float]:
 
 
 def _record(
-    package: Package, peers: Sequence[Peer], seen: _Seen, options: PeersOptions
+    package: Package,
+    peers: Sequence[Peer],
+    seen: _Seen,
+    options: PeersOptions,
+    *,
+    complete: bool,
 ) -> PeersRecord:
     return PeersRecord(
         peers={peer.name: peer.about for peer in peers},
@@ -138,6 +170,7 @@ def _record(
             "search_steps": options.search_steps,
             "warmup_s": options.warmup_s,
             "seed": options.seed,
+            "complete": complete,
             "servers": "one at a time, started anew each round",
         },
         package_digest=package.digest,

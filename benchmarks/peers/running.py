@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.errors import PeerFailed
+from benchmarks.errors import BenchmarkError, PeerFailed
 from benchmarks.peers.line_up import Peer
 
 _START_TIMEOUT_S = 180.0
@@ -48,9 +48,12 @@ def running(peer: Peer, *, port: int, logs: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_it_answers(peer, process, url, log)
-        yield url
-        if process.poll() is not None:
-            raise PeerFailed(f"{peer.name} stopped under load: {_last_line(log)}")
+        try:
+            yield url
+        except BenchmarkError as error:
+            _refuse_ended(peer, process, log, because=error)
+            raise
+        _refuse_ended(peer, process, log)
     finally:
         _stop(process)
 
@@ -71,6 +74,13 @@ def _wait_until_it_answers(
     raise PeerFailed(
         f"{peer.name} gave no answer within {_START_TIMEOUT_S:.0f} s: {_last_line(log)}"
     )
+
+
+def _refuse_ended(
+    peer: Peer, process: subprocess.Popen[bytes], log: Path, because: Exception | None = None
+) -> None:
+    if process.poll() is not None:
+        raise PeerFailed(f"{peer.name} stopped under load: {_last_line(log)}") from because
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -21,7 +21,8 @@ def peers_table(record: PeersRecord) -> Table:
         title=f"{record.precision} package {record.package_digest[:12]}, {cores} core(s) each,"
         " shared with the client",
         title_justify="left",
-        caption="One server runs at a time, started anew each round.",
+        caption=f"{record.scenario['rounds']} round(s); one server at a time, started anew in each."
+        f" Seed {record.scenario['seed']}.",
         caption_justify="left",
     )
     table.add_column("peer")
@@ -34,32 +35,49 @@ def peers_table(record: PeersRecord) -> Table:
     return table
 
 
-def workload_table(record: PeersRecord, workload: str) -> Table:
-    """Speed of each peer, how many times it ours is, and the ratio that is the goal."""
-    connections = record.scenario["connections"]
-    table = Table(
-        title=f"{workload}: closed loop of {connections} connections, and the highest rate with p99"
-        f" within {record.goals_ms[workload]:.0f} ms",
-        title_justify="left",
-        caption=_warning(record, workload),
-        caption_justify="left",
+def closed_table(record: PeersRecord, workload: str) -> Table:
+    """Texts/s of each peer, how many times it ours is, and the ratio that is the goal."""
+    table = _table(
+        f"{workload}: closed loop of {record.scenario['connections']} connections",
+        *("texts/s", "slowest-fastest", "p50 ms", "p99 ms", "ours is", "goal"),
     )
-    headings = ("texts/s", "p50 ms", "p99 ms", "ours is", "goal", "rate/s", "ours is", "goal")
-    table.add_column("peer")
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    table.caption = _warning(record, workload)
     for peer in record.peers:
         found = record.summary(peer, workload)
-        closed, rates = record.closed(peer, workload), record.rates(peer, workload)
         table.add_row(
             peer,
-            _spread([run.texts_per_s for run in closed], found["texts_per_s"]),
+            _number(found["texts_per_s"]),
+            _spread([run.texts_per_s for run in record.closed(peer, workload)]),
             _number(found["p50_ms"]),
             _number(found["p99_ms"]),
             *_ratio(peer, found["times_texts_per_s"], TEXTS_GOALS.get(workload, {})),
-            _spread(rates, found["rate_in_goal_per_s"]),
+        )
+    return table
+
+
+def rate_table(record: PeersRecord, workload: str) -> Table:
+    """The highest rate within the goal of each peer, how many times it ours is, and the goal."""
+    goal_ms = record.goals_ms[workload]
+    table = _table(
+        f"{workload}: highest rate with p99 within {goal_ms:g} ms and no error",
+        *("texts/s", "slowest-fastest", "ours is", "goal"),
+    )
+    for peer in record.peers:
+        found = record.summary(peer, workload)
+        table.add_row(
+            peer,
+            _number(found["rate_in_goal_per_s"]),
+            _spread(record.rates(peer, workload)),
             *_ratio(peer, found["times_rate_in_goal"], RATE_GOALS.get(workload, {})),
         )
+    return table
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    table.add_column("peer")
+    for heading in headings:
+        table.add_column(heading, justify="right")
     return table
 
 
@@ -74,10 +92,8 @@ def _warning(record: PeersRecord, workload: str) -> str | None:
     return "; ".join(told) or None
 
 
-def _spread(values: Sequence[float], median: float | None) -> str:
-    if median is None:
-        return "-"
-    return f"{median:.0f} ({min(values):.0f}-{max(values):.0f})"
+def _spread(values: Sequence[float]) -> str:
+    return f"{min(values):.1f}-{max(values):.1f}" if values else "-"
 
 
 def _number(value: float | None) -> str:

@@ -51,8 +51,7 @@ def test_six_steps_are_enough_near_the_start(limit: float) -> None:
 
 @given(st.lists(st.booleans(), max_size=30), rates)
 def test_the_next_rate_lies_between(verdicts: list[bool], start: float) -> None:
-    """Even of a server that answers by chance, each rate tried is above all that held so far and
-    below all that failed."""
+    """Whatever the verdicts, each rate tried is above what held and below all that failed."""
     tried: list[Tried] = []
     for held in verdicts:
         rate = next_rate(tried, start_per_s=start)
