@@ -56,12 +56,13 @@ class PeerRun:
 
     def line(self) -> str:
         """What it showed, for people who wait."""
-        asked = "as fast as answered" if self.rate_per_s is None else f"{self.rate_per_s:.0f} asked"
-        warning = ", client-bound" if self.client_bound else ""
+        asked = "" if self.rate_per_s is None else f" of {self.rate_per_s:.0f} asked"
+        notes = [f"{self.errors} error(s)"] if self.errors else []
+        notes += ["client-bound"] if self.client_bound else []
         return (
-            f"round {self.round + 1} {self.peer} {self.workload}: {self.texts_per_s:.0f} texts/s,"
-            f" {asked}, p50 {self.percentile_ms(50):.1f} ms, p99 {self.percentile_ms(99):.1f} ms,"
-            f" {self.errors} error(s){warning}"
+            f"round {self.round + 1} {self.peer} {self.workload}: {self.texts_per_s:.0f}{asked}"
+            f" texts/s, p50 {self.percentile_ms(50):.0f} ms, p99 {self.percentile_ms(99):.0f} ms"
+            f"{''.join(f', {note}' for note in notes)}"
         )
 
     def document(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A `PeersRecord` for people: medians with the slowest and the fastest round beside them."""
+"""A `PeersRecord` for people: medians; range is from the slowest to the fastest round."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def closed_table(record: PeersRecord, workload: str) -> Table:
     """Texts/s of each peer, how many times it ours is, and the ratio that is the goal."""
     table = _table(
         f"{workload}: closed loop of {record.scenario['connections']} connections",
-        *("texts/s", "slowest-fastest", "p50 ms", "p99 ms", "ours is", "goal"),
+        *("texts/s", "range", "p50 ms", "p99 ms", "ours is", "goal"),
     )
     table.caption = _warning(record, workload)
     for peer in record.peers:
@@ -60,7 +60,7 @@ def rate_table(record: PeersRecord, workload: str) -> Table:
     goal_ms = record.goals_ms[workload]
     table = _table(
         f"{workload}: highest rate with p99 within {goal_ms:g} ms and no error",
-        *("texts/s", "slowest-fastest", "ours is", "goal"),
+        *("texts/s", "range", "ours is", "goal"),
     )
     for peer in record.peers:
         found = record.summary(peer, workload)
