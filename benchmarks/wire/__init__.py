@@ -212,7 +212,7 @@ def _run(url: str, bodies: Sequence[Body], *, mode: Mode, **settings: Any) -> Wi
 def _work(job: Mapping[str, Any], *, limit_s: float | None) -> None:
     """Run the load client. Raises `LoadFailed` when it breaks or does not end."""
     try:
-        result = subprocess.run(  # noqa: S603
+        result = subprocess.run(
             [sys.executable, "-m", "benchmarks.wire"],
             input=json.dumps(job).encode(),
             capture_output=True,
