@@ -4,8 +4,8 @@ Closed loop: each connection waits for its answer before it asks again, so the r
 Open loop: requests arrive by a seeded Poisson process whatever the server does, and each latency
 counts from the scheduled time, so that a stall is seen by all who would have met it.
 
-The load runs in a process of its own (`python -m benchmarks.wire`, a job as JSON on stdin, samples
-as JSON on stdout): its CPU time must be told from ours, and nothing of ours may delay it. This
+The load runs in a process of its own (`python -m benchmarks.wire`, a job as JSON on stdin that
+names a file for the samples): its CPU time must be told from ours, and nothing of ours may delay it. This
 module only hands over the job and derives numbers; it knows neither packages nor what is in a body.
 """
 
@@ -18,6 +18,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -188,36 +189,41 @@ def send_each_once(
 
 def _run(url: str, bodies: Sequence[Body], *, mode: Mode, **settings: Any) -> WireRun:
     """Run one job in a process of its own and read what it saw."""
-    with tempfile.NamedTemporaryFile(prefix="miniml-bodies-") as file:
-        file.write(b"".join(body.content for body in bodies))
-        file.flush()
+    with tempfile.TemporaryDirectory(prefix="miniml-wire-") as folder:
+        bodies_path, samples_path = Path(folder) / "bodies", Path(folder) / "samples.json"
+        bodies_path.write_bytes(b"".join(body.content for body in bodies))
         job = {
             **_address(url),
             **settings,
             "mode": mode,
-            "bodies": file.name,
+            "bodies": str(bodies_path),
             "sizes_bytes": [len(body.content) for body in bodies],
+            "samples": str(samples_path),
             "drain_s": DRAIN_S,
         }
-        command = [sys.executable, "-m", "benchmarks.wire"]
-        limit_s = settings["warmup_s"] + settings.get("duration_s", 0.0) + DRAIN_S + _GRACE_S
-        try:
-            result = subprocess.run(  # noqa: S603
-                command,
-                input=json.dumps(job).encode(),
-                capture_output=True,
-                check=False,
-                timeout=None if mode == "once" else limit_s,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise LoadFailed(f"The load client did not end within {limit_s:.0f} s.") from error
-    if result.returncode != 0:
-        tail = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise LoadFailed(f"The load client failed: {' '.join(tail) or 'it printed nothing'}")
-    document = json.loads(result.stdout)
+        load_s = settings["warmup_s"] + settings.get("duration_s", 0.0)
+        _work(job, limit_s=None if mode == "once" else load_s + DRAIN_S + _GRACE_S)
+        document = json.loads(samples_path.read_bytes())
     if refused := document.get("refused"):
         raise ServerUnreachable(f"Nothing answers at {url} ({refused}); start a server there.")
     return read_samples(document, bodies)
+
+
+def _work(job: Mapping[str, Any], *, limit_s: float | None) -> None:
+    """Run the load client. Raises `LoadFailed` when it breaks or does not end."""
+    try:
+        result = subprocess.run(
+            [sys.executable, "-m", "benchmarks.wire"],
+            input=json.dumps(job).encode(),
+            capture_output=True,
+            check=False,
+            timeout=limit_s,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LoadFailed(f"The load client did not end within {limit_s:.0f} s.") from error
+    if result.returncode != 0:
+        tail = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise LoadFailed(f"The load client failed: {' '.join(tail) or 'it printed nothing'}")
 
 
 def read_samples(document: Mapping[str, Any], bodies: Sequence[Body]) -> WireRun:

@@ -1,4 +1,4 @@
-"""The load client's process: a job as JSON on stdin, samples as JSON on stdout."""
+"""The load client's process: a job as JSON on stdin, samples into the file it names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def main() -> None:
     gc.disable()  # samples are never garbage, and walking through them would delay answers
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         document = runner.run(_load(job, requests))
-    sys.stdout.write(json.dumps(document))
+    Path(job["samples"]).write_text(json.dumps(document), encoding="utf-8")
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
