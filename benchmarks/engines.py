@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.artifacts import find_folder
 from benchmarks.errors import BenchmarkError
 from benchmarks.options import EngineOptions
 from benchmarks.peak import Int8Peak, measure_int8_peak
 from benchmarks.plain import MODEL, export_plain
 from benchmarks.record import commit, machine, versions
-from benchmarks.references import find_folder
 from benchmarks.workloads import Row, read_rows
 from serving.engine import Engine, TextTokenizer
 from serving.package import Package, open_package

@@ -4,8 +4,9 @@ BenchmarkError           exit code 1
 ├── ServerUnreachable    nothing answers at the URL, or it stopped answering
 ├── LoadFailed           Locust did not finish, or no request was answered
 ├── NoTexts              the workload file is missing or holds no text
-├── ImpossibleOptions    a number that no load can have
-├── ReferenceUnknown     no package or checkpoint of that name
+├── NoArtifact           the package or checkpoint to measure is not there
+├── ImpossibleOption     an option that cannot be
+├── PortTaken            somebody else answers where a server is to be started
 ├── PlainModelFailed     the checkpoint could not be made into plain ONNX or int8
 ├── PeerFailed           a server of `bench peers` did not start, or stopped
 ├── PeerDisagrees        its answers are not those of the checkpoint
@@ -33,12 +34,16 @@ class NoTexts(BenchmarkError):
     """The workload file is missing or holds no text."""
 
 
-class ImpossibleOptions(BenchmarkError):
-    """A number that no load can have."""
+class NoArtifact(BenchmarkError):
+    """The package or checkpoint to measure is not there."""
 
 
-class ReferenceUnknown(BenchmarkError):
-    """No package or checkpoint of that name."""
+class ImpossibleOption(BenchmarkError):
+    """An option that cannot be."""
+
+
+class PortTaken(BenchmarkError):
+    """Somebody else answers where a server is to be started."""
 
 
 class PlainModelFailed(BenchmarkError):

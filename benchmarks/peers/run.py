@@ -16,7 +16,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
-from benchmarks.errors import ImpossibleOptions, NoTexts
+from benchmarks.artifacts import find_folder
+from benchmarks.errors import ImpossibleOption, NoTexts
 from benchmarks.options import PeersOptions
 from benchmarks.peers.assets import Assets, fp32_labels, prepare
 from benchmarks.peers.checking import LabelAgreement, check_labels
@@ -26,7 +27,6 @@ from benchmarks.peers.record import PeersRecord
 from benchmarks.peers.running import running
 from benchmarks.peers.runs import PeerRun
 from benchmarks.record import default_path
-from benchmarks.references import find_folder
 from benchmarks.wire import Body
 from benchmarks.workloads import WORKLOADS, call_bodies, read_rows
 from serving.lanes import usable_cores
@@ -114,12 +114,12 @@ def _measure_all(
 
 
 def _refuse_impossible(options: PeersOptions) -> None:
-    """Raise `ImpossibleOptions` for what could not be measured."""
+    """Raise `ImpossibleOption` for what could not be measured."""
     for name, least in _LEAST.items():
         given = getattr(options, name)
         if not given >= least:
             flag = name.replace("_", "-")
-            raise ImpossibleOptions(f"--{flag} {given:g} is too little; {least:g} is the least.")
+            raise ImpossibleOption(f"--{flag} {given:g} is too little; {least:g} is the least.")
 
 
 def turns(peers: Sequence[Peer], rounds: int) -> Iterator[tuple[int, Peer]]:

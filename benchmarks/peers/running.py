@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.errors import BenchmarkError, PeerFailed
+from benchmarks.errors import BenchmarkError, PeerFailed, PortTaken
 from benchmarks.peers.line_up import Peer
 
 _START_TIMEOUT_S = 180.0
@@ -31,8 +31,8 @@ _STRIPPED = ("RAY_SERVE_", "RAY_ADDRESS", "RAY_AUTH_", "OMP_NUM_THREADS", "PEER_
 def running(peer: Peer, *, port: int, logs: Path) -> Iterator[str]:
     """The URL of *peer*, which answers there until the block is left; its log goes to *logs*.
 
-    Raises `PeerFailed` with the last line of its log when it does not start, or has stopped by the
-    end of the block.
+    Raises `PortTaken`, and `PeerFailed` with the last line of its log when it does not start or has
+    stopped by the end of the block.
     """
     _refuse_taken_port(port)
     log = logs / f"{peer.name}.log"
@@ -102,7 +102,7 @@ def _refuse_taken_port(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
-            raise PeerFailed(
+            raise PortTaken(
                 f"Port {port} cannot be used ({error}); stop who listens there or choose another"
                 " --port."
             ) from error

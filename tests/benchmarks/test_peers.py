@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.errors import PeerDisagrees, PeerFailed, PeerUnsuited
+from benchmarks.errors import PeerDisagrees, PeerFailed, PeerUnsuited, PortTaken
 from benchmarks.peers.assets import Assets, fp32_labels, prepare
 from benchmarks.peers.checking import check_labels
 from benchmarks.peers.contract import PeerSettings
@@ -145,7 +145,7 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with (
-            pytest.raises(PeerFailed, match=f"Port {port} cannot be used"),
+            pytest.raises(PortTaken, match=f"Port {port} cannot be used"),
             running(scripted("pass"), port=port, logs=tmp_path),
         ):
             pytest.fail("it is running")

@@ -1,4 +1,4 @@
-"""From a reference to a folder, asked as a user asks it: benchmarks import no registry."""
+"""Where a package or a checkpoint lies, asked as a user asks: benchmarks import no registry."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.errors import ReferenceUnknown
+from benchmarks.errors import NoArtifact
 
 
 def find_folder(reference: str, kind: str) -> Path:
-    """Where the *kind* ("package", "checkpoint") that *reference* names lies.
-
-    Raises `ReferenceUnknown` with the registry's own words.
-    """
+    """The folder of *reference*, itself a folder or known to the registry. Raises `NoArtifact`."""
     if Path(reference).is_dir():
         return Path(reference)
     command = [sys.executable, "-m", "miniml", "registry", "show", reference, "--kind", kind]
     found = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)  # noqa: S603
     if found.returncode != 0:
-        raise ReferenceUnknown(f"The {kind} {reference!r} cannot be found: {found.stderr.strip()}")
+        said = found.stderr.strip().removeprefix("Error: ")
+        raise NoArtifact(f"The {kind} {reference!r} cannot be found: {said}")
     return Path(json.loads(found.stdout)["uri"])
