@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +21,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.errors import BenchmarkError, NoTexts
+from benchmarks.artifacts import find_folder
+from benchmarks.errors import BenchmarkError
 from benchmarks.options import EngineOptions
 from benchmarks.peak import Int8Peak, measure_int8_peak
 from benchmarks.record import commit, machine, versions
@@ -96,8 +95,8 @@ class EngineRecord:
 
 def run_engines(options: EngineOptions) -> EngineRecord:
     """Measure. Raises `BenchmarkError` with one sentence for what is missing."""
-    package = open_package(_folder(options.package, "package"))
-    checkpoint = _folder(
+    package = open_package(find_folder(options.package, "package"))
+    checkpoint = find_folder(
         options.checkpoint or package.manifest.lineage.get("checkpoint", ""), "checkpoint"
     )
     rows = read_rows(options.texts or checkpoint / "exam.jsonl")
@@ -192,14 +191,3 @@ def _gop(checkpoint: Path, tokens: int) -> float:
     inner = config.get("intermediate_size") or config["hidden_dim"]
     weights = 4 * hidden * hidden + 2 * hidden * inner
     return float(2 * layers * (tokens * weights + 2 * tokens * tokens * hidden) / 1e9)
-
-
-def _folder(reference: str, kind: str) -> Path:
-    """Where *reference* lies. The registry is asked as a user asks it: benchmarks import none."""
-    if Path(reference).is_dir():
-        return Path(reference)
-    command = [sys.executable, "-m", "miniml", "registry", "show", reference, "--kind", kind]
-    found = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)  # noqa: S603
-    if found.returncode != 0:
-        raise NoTexts(f"The {kind} {reference!r} cannot be found: {found.stderr.strip()}")
-    return Path(json.loads(found.stdout)["uri"])
