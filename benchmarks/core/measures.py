@@ -94,6 +94,13 @@ def _of_workload(seen: AllSeen, workload: str) -> list[Measure]:
         _line("32 x 1 text, share of the engine", workload, _shares(closed, top), goal=goal),
         _line("8 x 32 texts, texts/s", workload, calls, digits=1),
         _line("8 x 32 texts, share of the engine", workload, _shares(calls, top), goal=0.92),
+        _most(
+            "requests of both not answered with 200",
+            workload,
+            [*of("closed_errors"), *of("calls_errors")],
+            goal=0,
+            digits=0,
+        ),
         _line("light load, p50 ms", workload, of("light_p50_ms")),
     ]
     return shares + _costs(of, workload)

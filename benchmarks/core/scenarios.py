@@ -79,8 +79,12 @@ def closed(stand: Stand, workload: str) -> Seen:
     before_s = tree_cpu_s(stand.pid)
     run = _closed(stand, call_bodies(stand.texts[workload]), SATURATING)
     cpu_ms = (tree_cpu_s(stand.pid) - before_s) * 1e3 / run.requests
-    seen = {"closed_texts_per_s": [run.steady_texts_per_s], "server_cpu_ms": [cpu_ms]}
-    seen["client_cpu_ms"] = [run.client_cpu_s * 1e3 / run.requests]
+    seen = {
+        "closed_texts_per_s": [run.steady_texts_per_s],
+        "closed_errors": [float(sum(run.errors.values()))],
+        "server_cpu_ms": [cpu_ms],
+        "client_cpu_ms": [run.client_cpu_s * 1e3 / run.requests],
+    }
     ratio = fetch_info(stand.url).get("now", {}).get("useful_token_ratio")
     return seen | ({} if ratio is None else {"useful_token_ratio": [float(ratio)]})
 
@@ -88,7 +92,11 @@ def closed(stand: Stand, workload: str) -> Seen:
 def calls(stand: Stand, workload: str) -> Seen:
     """8 connections, calls of 32 texts."""
     bodies = call_bodies(stand.texts[workload], texts_per_call=CALL_TEXTS)
-    return {"calls_texts_per_s": [_closed(stand, bodies, CALLERS).steady_texts_per_s]}
+    run = _closed(stand, bodies, CALLERS)
+    return {
+        "calls_texts_per_s": [run.steady_texts_per_s],
+        "calls_errors": [float(sum(run.errors.values()))],
+    }
 
 
 def light(stand: Stand, workload: str) -> Seen:
