@@ -6,21 +6,17 @@ again whatever happens.
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 
-from benchmarks.errors import ServerUnreachable
 from benchmarks.load import fetch_info, run_load
 from benchmarks.options import DemoOptions, LoadOptions
 from benchmarks.record import LoadRecord
+from benchmarks.server import serving
 from serving.client import Client
 
 QUESTIONS = (
@@ -30,8 +26,6 @@ QUESTIONS = (
     "Lovely fabric and a flattering cut, I only wish the sleeves were a little longer.",
     "Best haircut I have had in years - Dana listened, took her time and got it exactly right!",
 )
-_START_TIMEOUT_S = 120.0
-_STOP_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,16 +53,15 @@ class DemoResult:
 def run_demo(options: DemoOptions) -> DemoResult:
     """Serve, ask the five questions, load, stop.
 
-    Raises `ServerUnreachable` when the server does not become ready, and what `run_load` raises.
+    Raises what `serving` and `run_load` raise.
     """
-    url = f"http://127.0.0.1:{options.port}"
-    with _serving(options, url):
-        client = Client(url)
-        predictions = client.predict_many(list(QUESTIONS))
-        info = fetch_info(url)
+    with serving(options.package, port=options.port) as server:
+        with Client(server.url) as client:
+            predictions = client.predict_many(list(QUESTIONS))
+        info = fetch_info(server.url)
         load = run_load(
             LoadOptions(
-                url=url,
+                url=server.url,
                 users=options.users,
                 duration_s=options.duration_s,
                 output=options.output,
@@ -78,32 +71,6 @@ def run_demo(options: DemoOptions) -> DemoResult:
         {"text": text, **answer} for text, answer in zip(QUESTIONS, predictions, strict=True)
     )
     return DemoResult(answers=answers, info=info, load=load)
-
-
-@contextmanager
-def _serving(options: DemoOptions, url: str) -> Iterator[None]:
-    command = [
-        sys.executable,
-        "-m",
-        "miniml",
-        "serve",
-        options.package,
-        "--port",
-        str(options.port),
-    ]
-    process = subprocess.Popen(command)  # noqa: S603
-    try:
-        Client(url).wait_ready(timeout_s=_START_TIMEOUT_S, alive=lambda: process.poll() is None)
-        if process.poll() is not None:
-            raise ServerUnreachable("The server stopped before it was ready; it said why above.")
-        yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(timeout=_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _answers_table(answers: tuple[Mapping[str, Any], ...]) -> Table:

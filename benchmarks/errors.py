@@ -2,7 +2,7 @@
 
 BenchmarkError           exit code 1
 ├── ServerUnreachable    nothing answers at the URL, or it stopped answering
-├── LoadFailed           Locust did not finish, or no request was answered
+├── LoadFailed           the load client did not finish, or no request was answered
 ├── NoTexts              the workload file is missing or holds no text
 ├── NoArtifact           the package or checkpoint to measure is not there
 ├── ImpossibleOption     an option that cannot be
@@ -10,7 +10,9 @@ BenchmarkError           exit code 1
 ├── PlainModelFailed     the checkpoint could not be made into plain ONNX or int8
 ├── PeerFailed           a server of `bench peers` did not start, or stopped
 ├── PeerDisagrees        its answers are not those of the checkpoint
-└── PeerUnsuited         peers cannot serve such a package, or there is no such peer
+├── PeerUnsuited         peers cannot serve such a package, or there is no such peer
+├── NoReplica            the server's processes hold no replica
+└── EngineBroke          the bare engine's process failed
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class ServerUnreachable(BenchmarkError):
 
 
 class LoadFailed(BenchmarkError):
-    """Locust did not finish, or no request was answered."""
+    """The load client did not finish, or no request was answered."""
 
 
 class NoTexts(BenchmarkError):
@@ -60,3 +62,11 @@ class PeerDisagrees(BenchmarkError):
 
 class PeerUnsuited(BenchmarkError):
     """Peers cannot serve such a package, or there is no such peer."""
+
+
+class NoReplica(BenchmarkError):
+    """The server's processes hold no replica."""
+
+
+class EngineBroke(BenchmarkError):
+    """The bare engine's process failed."""

@@ -26,11 +26,12 @@ from benchmarks import record
 from benchmarks.errors import LoadFailed, ServerUnreachable
 from benchmarks.options import LoadOptions
 from benchmarks.record import LoadRecord, Sample
-from benchmarks.workloads import Row, read_rows, request_bodies
+from benchmarks.workloads import WORKLOADS, Row, describe_lengths, read_rows, request_bodies
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 _log = logging.getLogger(__name__)
 _POLL_S = 0.2
+_WORKLOAD_TEXTS = 2048
 # Locust starts its users and, at the end, lets running requests finish: both outside the run time.
 _GRACE_S = 60.0
 
@@ -41,7 +42,7 @@ def run_load(options: LoadOptions) -> LoadRecord:
     Raises `ServerUnreachable`, `NoTexts`, or `LoadFailed` when Locust broke or nothing was answered.
     """
     info = fetch_info(options.url)
-    rows = read_rows(options.texts) if options.texts else examples(info)
+    rows = _rows(options, info)
     bodies = request_bodies(rows, texts_per_call=options.texts_per_call, seed=options.seed)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     samples = _run_locust(options, bodies)
@@ -83,6 +84,16 @@ def fetch_info(url: str) -> Mapping[str, Any]:
 def examples(info: Mapping[str, Any]) -> list[Row]:
     """The texts an endpoint offers as examples: its golden texts."""
     return [{key: str(value) for key, value in row.items() if value} for row in info["examples"]]
+
+
+def _rows(options: LoadOptions, info: Mapping[str, Any]) -> list[Row]:
+    if options.texts:
+        return read_rows(options.texts)
+    if options.workload:
+        texts = WORKLOADS[options.workload](_WORKLOAD_TEXTS, options.seed)
+        _log.info("%s: %s", options.workload, describe_lengths(texts))
+        return [{"text": text} for text in texts]
+    return examples(info)
 
 
 def _run_locust(options: LoadOptions, bodies: Sequence[bytes]) -> list[Sample]:
@@ -138,10 +149,16 @@ def _show_progress(process: subprocess.Popen[bytes], total_s: float) -> None:
 def _scenario(options: LoadOptions, rows: Sequence[Row]) -> dict[str, Any]:
     words = sorted(len(row["text"].split()) for row in rows)
     return {
-        "workload": str(options.texts.name) if options.texts else "the endpoint's examples",
+        "workload": _workload(options),
         "texts": len(rows),
         "median_words": words[len(words) // 2],
         "texts_per_call": options.texts_per_call,
         "users": options.users,
         "seed": options.seed,
     }
+
+
+def _workload(options: LoadOptions) -> str:
+    if options.texts:
+        return options.texts.name
+    return options.workload or "the endpoint's examples"

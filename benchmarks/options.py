@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,9 @@ class LoadOptions:
     texts: Path | None = field(
         default=None,
         metadata={"help": "File of texts, .txt or .jsonl; default: the endpoint's own examples."},
+    )
+    workload: Literal["reviews", "queries"] | None = field(
+        default=None, metadata={"help": "Made-up texts as long as real ones, instead of a file."}
     )
     texts_per_call: int = field(default=1, metadata={"help": "Texts in one request."})
     users: int = field(default=8, metadata={"help": "Connections, each with one request."})
@@ -99,6 +103,38 @@ class PeersOptions:
     )
     port: int = field(default=8000, metadata={"help": "Port that the servers take in turn."})
     seed: int = field(default=0, metadata={"help": "Seed of the texts and of the arrivals."})
+    output: Path | None = field(
+        default=None, metadata={"help": "Where the JSON record goes; default: a new file, named."}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreOptions:
+    """The serving core against what its engine can do: rates, light load, overload, exactness.
+
+    Starts a server of its own and stops it again.
+
+    [bold]miniml bench core --package demo@latest --only closed,calls --rounds 1[/]
+    """
+
+    package: str = field(default="latest", metadata={"help": "Package reference, or a folder."})
+    port: int = field(default=8000, metadata={"help": "Port to serve on meanwhile."})
+    workload: Literal["reviews", "queries"] | None = field(
+        default=None, metadata={"help": "Texts as long as these; default: both."}
+    )
+    only: str = field(
+        default="",
+        metadata={
+            "help": "Parts, with commas: closed, calls, light, queue, exact, overload, memory, start."
+        },
+    )
+    rounds: int = field(default=3, metadata={"help": "Rounds, each over all parts in turn."})
+    seconds_s: float = field(
+        default=10.0, metadata={"help": "Seconds measured of each load.", "flag": "--seconds"}
+    )
+    warmup_s: float = field(default=3.0, metadata={"help": "Seconds before, not measured."})
+    overload_s: float = field(default=30.0, metadata={"help": "Seconds of overload a round."})
+    seed: int = field(default=0, metadata={"help": "Seed of texts and arrivals."})
     output: Path | None = field(
         default=None, metadata={"help": "Where the JSON record goes; default: a new file, named."}
     )

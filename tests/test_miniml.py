@@ -11,7 +11,8 @@ import pytest
 
 COMMANDS = (
     ["transform"], ["train"], ["export"], ["serve"], ["predict"], ["bench", "load"],
-    ["bench", "demo"], ["bench", "engine"], ["bench", "peers"], ["package", "inspect"], ["package", "verify"], ["package", "diff"],
+    ["bench", "demo"], ["bench", "engine"], ["bench", "core"], ["bench", "peers"],
+    ["package", "inspect"], ["package", "verify"], ["package", "diff"],
     ["package", "bench"], ["registry", "list"], ["registry", "show"], ["registry", "alias"],
     ["registry", "verify"], ["registry", "gc"], ["registry", "ui"],
 )  # fmt: skip

@@ -66,14 +66,15 @@ class WireRun:
 
     shots: sent in the window, which lasts *duration_s* after *warmup_s*, in the order sent. early:
     sent in the warm-up and answered in the window; they count for the rate and for nothing else.
-    client_cpu_s: CPU time of the load client from the first request to the last answer, which took
-    *load_s*.
+    requests: all of the load, warm-up included. client_cpu_s: CPU time of the load client from the
+    first request to the last answer, which took *load_s*.
     """
 
     shots: tuple[Shot, ...]
     early: tuple[Shot, ...] = ()
     warmup_s: float = 0.0
     duration_s: float
+    requests: int
     load_s: float
     client_cpu_s: float
 
@@ -89,14 +90,25 @@ class WireRun:
 
     @property
     def texts_per_s(self) -> float:
-        """Texts answered with 200 in the window, a second.
-
-        A call that straddles an edge of the window counts by the share of its time inside: a call
-        may hold many texts, and whether the last one ends just before or just after is chance.
-        """
-        return sum(self._texts_inside(shot) for shot in (*self.early, *self.shots)) / (
-            self.duration_s
+        """Texts whose answer of 200 was whole within the window, a second."""
+        begin_s, end_s = self.warmup_s, self.warmup_s + self.duration_s
+        texts = sum(
+            shot.texts
+            for shot in (*self.early, *self.shots)
+            if shot.status == OK and begin_s < shot.sent_s + shot.latency_ms / 1e3 <= end_s
         )
+        return texts / self.duration_s
+
+    @property
+    def steady_texts_per_s(self) -> float:
+        """The same for a closed loop, without the luck of where the window cuts.
+
+        A call that straddles an edge counts by the share of its time inside: it may hold many texts,
+        and whether it ends just before or just after is chance. Only where as much is under way at
+        both edges: of a queue that grows it would count what is not done yet.
+        """
+        texts = sum(self._texts_inside(shot) for shot in (*self.early, *self.shots))
+        return texts / self.duration_s
 
     @property
     def requests_per_s(self) -> float:
@@ -237,6 +249,7 @@ def read_samples(document: Mapping[str, Any], bodies: Sequence[Body]) -> WireRun
         early=tuple(early),
         warmup_s=warmup_s,
         duration_s=duration_s,
+        requests=len(shots),
         load_s=document["load_s"],
         client_cpu_s=document["client_cpu_s"],
     )

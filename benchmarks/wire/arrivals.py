@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.wire.loops import Load, Ticket
-from benchmarks.wire.requests import Line
+from benchmarks.wire.requests import Connection
 
 
 class OpenLoop(Load):
@@ -21,7 +21,7 @@ class OpenLoop(Load):
         super().__init__(job, requests)
         self._due_s = arrivals_s(job["rate_per_s"], self._end_s, seed=job["seed"])
         self._arrived = 0
-        self._idle: list[Line] = []
+        self._idle: list[Connection] = []
         self._waiting: deque[Ticket] = deque()
 
     def _first_lines(self) -> int:
@@ -56,7 +56,7 @@ class OpenLoop(Load):
         for _ in range(more):
             super()._replace()
 
-    def _free(self, line: Line) -> None:
+    def _free(self, line: Connection) -> None:
         self._idle.append(line)
         self._serve()
 

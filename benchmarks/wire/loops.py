@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.wire.requests import Line, Timings
+from benchmarks.wire.requests import Connection, Timings
 
 _NO_ANSWER = 0
 _RECONNECT_S = 0.05  # a server that refuses connections must not be hammered by a busy loop
@@ -41,8 +41,8 @@ class Load(ABC):
         self._drain_s = float(job["drain_s"])
         self._end_s = float(job["warmup_s"]) + float(job.get("duration_s", 0.0))
         self._requests = requests
-        self._under_way: dict[Line, Ticket] = {}
-        self._lines: set[Line] = set()
+        self._under_way: dict[Connection, Ticket] = {}
+        self._lines: set[Connection] = set()
         self._reconnects: set[asyncio.Task[None]] = set()
         self._begin_s = time.perf_counter()
         self._loop = asyncio.get_running_loop()
@@ -76,18 +76,20 @@ class Load(ABC):
         """Send the first requests and arrange the rest."""
 
     @abstractmethod
-    def _free(self, line: Line) -> None:
+    def _free(self, line: Connection) -> None:
         """*line* can carry a request."""
 
     @abstractmethod
     def _finished(self) -> bool:
         """Whether nothing is to be waited for; asked after each answer."""
 
-    def _shoot(self, line: Line, ticket: Ticket) -> None:
+    def _shoot(self, line: Connection, ticket: Ticket) -> None:
         self._under_way[line] = ticket
         line.send(self._requests[ticket.body])
 
-    def _answered(self, line: Line, status: int, timings: Timings, body: bytes | None) -> None:
+    def _answered(
+        self, line: Connection, status: int, timings: Timings, body: bytes | None
+    ) -> None:
         if (ticket := self._under_way.pop(line, None)) is None:
             return  # given up already
         self._keep_sample(ticket, status, timings, body)
@@ -96,7 +98,7 @@ class Load(ABC):
         if line.usable:
             self._free(line)
 
-    def _lost(self, line: Line) -> None:
+    def _lost(self, line: Connection) -> None:
         self._lines.discard(line)
         if (ticket := self._under_way.pop(line, None)) is not None:
             self._unanswered(ticket)
@@ -125,9 +127,9 @@ class Load(ABC):
         """A connection was refused after the load began."""
         self._stop_if_finished()
 
-    async def _open_line(self) -> Line:
-        def make() -> Line:
-            return Line(self._answered, self._lost, keep_answers=self._keep)
+    async def _open_line(self) -> Connection:
+        def make() -> Connection:
+            return Connection(self._answered, self._lost, keep_answers=self._keep)
 
         _, line = await self._loop.create_connection(make, *self._address)
         self._lines.add(line)
@@ -177,7 +179,7 @@ class ClosedLoop(Load):
         for line in tuple(self._lines):
             self._free(line)
 
-    def _free(self, line: Line) -> None:
+    def _free(self, line: Connection) -> None:
         body = self._sent % len(self._requests)
         self._sent += 1
         self._shoot(line, Ticket(body=body, sent_s=self.elapsed_s()))
@@ -210,7 +212,7 @@ class OnceLoop(Load):
         else:
             self._loop.call_later(self._drain_s, self._watch, len(self.samples))
 
-    def _free(self, line: Line) -> None:
+    def _free(self, line: Connection) -> None:
         if self._sent < len(self._requests):
             self._sent += 1
             self._shoot(line, Ticket(body=self._sent - 1, sent_s=self.elapsed_s()))

@@ -31,10 +31,10 @@ def post_requests(
     return requests
 
 
-class Line(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One keep-alive connection with at most one request under way.
 
-    on_answer(line, status, timings, body): the answer is whole. on_lost(line): the connection ended;
+    on_answer(connection, status, timings, body): the answer is whole. on_lost(connection): the connection ended;
     what was under way on it gets no answer. body is None unless *keep_answers*.
     """
 
@@ -51,8 +51,8 @@ class Line(asyncio.Protocol):
 
     def __init__(
         self,
-        on_answer: Callable[[Line, int, Timings, bytes | None], None],
-        on_lost: Callable[[Line], None],
+        on_answer: Callable[[Connection, int, Timings, bytes | None], None],
+        on_lost: Callable[[Connection], None],
         *,
         keep_answers: bool,
     ) -> None:

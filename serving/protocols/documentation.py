@@ -23,6 +23,20 @@ from serving.protocols.native import write_error
 
 _PAGE = Path(__file__).parent.parent / "static" / "docs.html"
 _EXAMPLES = 16
+_HEADERS = [
+    {
+        "name": "x-deadline-ms",
+        "in": "header",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "description": "Milliseconds you will wait; what cannot be answered by then is not run.",
+    },
+    {
+        "name": "x-priority",
+        "in": "header",
+        "schema": {"type": "string", "enum": list(HANDICAP_S), "default": "normal"},
+        "description": "Who goes first when texts wait; a low one is passed for 10 s at most.",
+    },
+]
 _PATHS = "There are POST /predict, GET /docs, /openapi.json, /info, /healthz, /readyz."
 
 
@@ -160,21 +174,9 @@ def _predict_operation() -> dict[str, Any]:
         "503": "Not ready; see Retry-After",
         "504": "Not answered within x-deadline-ms",
     }
-    deadline = {
-        "name": "x-deadline-ms",
-        "in": "header",
-        "schema": {"type": "number", "exclusiveMinimum": 0},
-        "description": "Milliseconds you will wait; what cannot be answered by then is not run.",
-    }
-    priority = {
-        "name": "x-priority",
-        "in": "header",
-        "schema": {"type": "string", "enum": list(HANDICAP_S), "default": "normal"},
-        "description": "Who goes first when texts wait; a low one is passed for 10 s at most.",
-    }
     return {
         "summary": "Classify one text, or many",
-        "parameters": [deadline, priority],
+        "parameters": _HEADERS,
         "requestBody": {"required": True, "content": content("PredictBody")},
         "responses": {
             "200": {

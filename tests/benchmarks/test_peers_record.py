@@ -29,7 +29,9 @@ def wire(count: int, *, latency_ms: float = 10.0, failed: int = 0, cpu_s: float 
         for index in range(count)
     ]
     shots += [Shot(sent_s=0.5, latency_ms=1.0, status=503, texts=1) for _ in range(failed)]
-    return WireRun(shots=tuple(shots), duration_s=1.0, load_s=1.0, client_cpu_s=cpu_s)
+    return WireRun(
+        shots=tuple(shots), duration_s=1.0, requests=len(shots), load_s=1.0, client_cpu_s=cpu_s
+    )
 
 
 def run(peer: str, round_: int, seen: WireRun, rate_per_s: float | None = None) -> PeerRun:

@@ -141,7 +141,7 @@ def test_closed_loop_waits_for_each_answer() -> None:
     assert min(run.latencies_ms) >= 20
     assert run.errors == {}
     assert run.texts_per_s <= 3 * 3 / 0.02, "three connections, three texts at most, 20 ms each"
-    assert server.seen.total() >= len(run.early) + len(run.shots)
+    assert server.seen.total() >= run.requests >= len(run.early) + len(run.shots)
     assert [shot.sent_s for shot in run.shots] == sorted(shot.sent_s for shot in run.shots)
     assert all(0.1 <= shot.sent_s < 0.5 for shot in run.shots)
     assert 0 < run.client_cpu_s <= run.load_s
@@ -239,11 +239,14 @@ def test_rate_does_not_depend_on_where_the_window_falls(
         early=tuple(shot for shot in shots if shot.sent_s < warmup_s),
         warmup_s=warmup_s,
         duration_s=duration_s,
+        requests=count,
         load_s=count * call_s,
         client_cpu_s=0.0,
     )
 
-    assert run.texts_per_s == pytest.approx(texts / call_s)
+    assert run.steady_texts_per_s == pytest.approx(texts / call_s)
+    off = run.texts_per_s - run.steady_texts_per_s
+    assert abs(off) * duration_s <= texts * 1.001, "at most the call that an edge cuts"
 
 
 @given(st.floats(1, 500), st.integers(0, 5))

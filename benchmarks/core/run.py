@@ -1,0 +1,154 @@
+"""`miniml bench core`: start a server, lead through the rounds, and leave a record."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks.artifacts import find_folder
+from benchmarks.core import scenarios
+from benchmarks.core.processes import age_s, replica_of
+from benchmarks.core.record import CoreRecord
+from benchmarks.core.scenarios import PER_WORKLOAD, Seen, Stand
+from benchmarks.errors import ImpossibleOption
+from benchmarks.load import fetch_info
+from benchmarks.options import CoreOptions
+from benchmarks.record import default_path
+from benchmarks.server import RunningServer, serving
+from benchmarks.workloads import WORKLOADS
+from serving.package import Package, open_package
+
+_log = logging.getLogger(__name__)
+PARTS = ("closed", "calls", "light", "queue", "exact", "overload", "memory", "start")
+# What a part is measured against, in the order of a round.
+_NEEDS = {
+    "ceiling": ("closed", "calls"),
+    "closed": ("closed", "queue"),
+    "calls": ("calls",),
+    "alone": ("closed", "light"),
+    "light": ("light",),
+    "queue": ("queue",),
+}
+# Few enough that a load goes through all of them several times: the same work for both sides.
+_TEXTS = {"reviews": 256, "queries": 2048}
+_EXACT_PRECISION = "int8-row-wise"
+
+
+def run_core(options: CoreOptions) -> CoreRecord:
+    """Measure and write the record.
+
+    Raises `BenchmarkError` with one sentence for what is wrong or missing.
+    """
+    parts, workloads = _parts(options), _workloads(options)
+    _refuse_nonsense(options)
+    folder = find_folder(options.package, "package")
+    package = open_package(folder)
+    seen: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with serving(str(folder), port=options.port) as server:
+        replica_age_s = age_s(replica_of(server.pid))
+        info = fetch_info(server.url)
+        if "start" in parts:
+            # Without its own word: its age when the first request was answered, which is later.
+            seen["start_s"][""].append(float(info.get("now", {}).get("start_s") or replica_age_s))
+        _measure(_stand(server, info, package, options), parts, workloads, options.rounds, seen)
+    record = CoreRecord(
+        seen={name: dict(by_workload) for name, by_workload in seen.items()},
+        scenario={
+            "parts": list(parts),
+            "workloads": list(workloads),
+            "texts": {name: _TEXTS[name] for name in workloads},
+            "rounds": options.rounds,
+            "seconds_s": options.seconds_s,
+            "warmup_s": options.warmup_s,
+            "overload_s": options.overload_s,
+            "seed": options.seed,
+        },
+        lanes=info["lanes"],
+        package_digest=package.digest,
+        precision=package.config.precision,
+    )
+    path = record.write(options.output or default_path("core"))
+    _log.info("The record with all that was seen is %s", path)
+    return record
+
+
+def _measure(
+    stand: Stand,
+    parts: Sequence[str],
+    workloads: Sequence[str],
+    rounds: int,
+    seen: Mapping[str, Mapping[str, list[float]]],
+) -> None:
+    """All rounds, into *seen*; they take turns, so that what else the machine does hits all parts."""
+    steps = [step for step, wanted in _NEEDS.items() if set(wanted) & set(parts)]
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        last = [part for part in ("exact", "memory") if part in parts]
+        each = len(steps) * len(workloads) + ("overload" in parts)
+        task = progress.add_task("", total=rounds * each + len(last))
+
+        def keep(found: Seen, workload: str) -> None:
+            for name, values in found.items():
+                seen[name][workload].extend(values)
+            progress.advance(task)
+
+        for round_ in range(1, rounds + 1):
+            for workload in workloads:
+                for step in steps:
+                    progress.update(task, description=f"Round {round_}: {step}, {workload}")
+                    keep(_step(stand, step, workload, seen), workload)
+            if "overload" in parts:
+                progress.update(task, description=f"Round {round_}: overload")
+                keep(scenarios.overload(stand), "")
+        for part in last:
+            progress.update(task, description=part)
+            keep({"exact": scenarios.exact, "memory": scenarios.memory}[part](stand), "")
+
+
+def _step(
+    stand: Stand, step: str, workload: str, seen: Mapping[str, Mapping[str, list[float]]]
+) -> Seen:
+    if step == "queue":
+        return scenarios.queue(stand, workload, seen["closed_texts_per_s"][workload][-1])
+    return PER_WORKLOAD[step](stand, workload)
+
+
+def _stand(
+    server: RunningServer, info: Mapping[str, Any], package: Package, options: CoreOptions
+) -> Stand:
+    return Stand(
+        url=server.url,
+        pid=server.pid,
+        package=package.folder,
+        exact=package.config.precision.startswith(_EXACT_PRECISION),
+        batched=package.config.batch_invariant,
+        lanes=info["lanes"]["count"],
+        threads=info["lanes"]["threads"],
+        texts={name: make(_TEXTS[name], options.seed) for name, make in WORKLOADS.items()},
+        seconds_s=options.seconds_s,
+        warmup_s=options.warmup_s,
+        overload_s=options.overload_s,
+        seed=options.seed,
+    )
+
+
+def _parts(options: CoreOptions) -> tuple[str, ...]:
+    asked = [name.strip() for name in options.only.split(",") if name.strip()] or PARTS
+    if unknown := [name for name in asked if name not in PARTS]:
+        raise ImpossibleOption(f"--only knows no {unknown[0]!r}; there are {', '.join(PARTS)}.")
+    return tuple(part for part in PARTS if part in asked)
+
+
+def _workloads(options: CoreOptions) -> tuple[str, ...]:
+    return (options.workload,) if options.workload else tuple(WORKLOADS)
+
+
+def _refuse_nonsense(options: CoreOptions) -> None:
+    if options.rounds < 1:
+        raise ImpossibleOption(f"--rounds is {options.rounds}; at least one round is needed.")
+    if min(options.seconds_s, options.overload_s) <= 0 or options.warmup_s < 0:
+        raise ImpossibleOption("--seconds and --overload-s must be above 0, --warmup-s not below.")
