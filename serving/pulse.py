@@ -33,6 +33,11 @@ class Pulse:
         if self._timer is not None:
             self._timer.cancel()
 
+    @property
+    def beats(self) -> int:
+        """How many are kept."""
+        return len(self._late_ms)
+
     def late_ms(self, percent: float) -> float:
         """The *percent*th percentile of lateness; 0 before the first beat."""
         if not self._late_ms:

@@ -166,6 +166,20 @@ def test_a_deadline_in_the_past_of_the_queue(package: Package) -> None:
     ask(package, scenario)
 
 
+def test_a_priority_is_one_of_three(package: Package) -> None:
+    """Each priority is taken; another word is refused with the words there are."""
+
+    async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
+        for value, status in (("high", 200), ("normal", 200), ("low", 200), ("urgent", 422)):
+            headers = {"x-priority": value}
+            response = await client.post("/predict", json={"text": "good"}, headers=headers)
+
+            assert response.status_code == status
+        assert "high, normal, low" in response.json()["error"]["message"]
+
+    ask(package, scenario)
+
+
 def test_overload_answers_at_once_with_retry_after(package: Package) -> None:
     """Beyond the queue's bound calls get 429 with Retry-After; the accepted ones are answered."""
 
