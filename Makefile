@@ -44,7 +44,7 @@ check: setup
 	@$(BIN)/pytest -q tests/test_house.py
 
 bench: package
-	@$(BIN)/miniml bench demo --package demo@latest --port $(PORT) --users 32 --duration-s 30
+	@$(BIN)/miniml bench core --package demo@latest --port $(PORT)
 
 # Ours beside what users would pick instead: about half an hour.
 bench-peers: package

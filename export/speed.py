@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.cost import CostModel
+from serving.cost import GridCost
 from serving.lanes import Lanes, filler, time_batch
 from serving.package import CostGrid
 from serving.session import Session
@@ -155,7 +155,7 @@ def _text_ms(
     grid = CostGrid(
         batches=timing.batches, lengths=timing.lengths, ms=_rows(ms), threads=1, machine=""
     )
-    cost = CostModel(grid)
+    cost = GridCost(grid)
     cheapest = {
         length: min(cost.ms(batch, length) / batch for batch in batches) for length in set(lengths)
     }

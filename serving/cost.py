@@ -4,13 +4,15 @@ Pure: numbers in, numbers out. A transformer's time for B texts of T tokens is a
 something a text, a token, and a pair of tokens: `c0 + c1 B + c2 BT + c3 BT^2`, no coefficient
 negative. The four are fitted to a measured grid and again to every batch that was run, in relative
 error and robustly, so that what else the machine does moves them little. A grid read off point by
-point would have its noise copied into every plan.
+point (`GridCost`) says what was measured, but its noise would be copied into every plan.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ import numpy.typing as npt
 from serving.package import CostGrid
 
 Vector = npt.NDArray[np.float64]
+Points = tuple[int, ...]
 _TERMS = 4
 # A measurement beyond this factor of what was expected counts as if it were at it: a lane that lost
 # its core says nothing about the graph.
@@ -122,3 +125,50 @@ def _non_negative(products: Vector, target: Vector) -> Vector:
                 best, least = np.zeros(_TERMS), loss
                 best[chosen] = found
     return best / size
+
+
+class GridCost:
+    """ms(batch, length), monotone in both, read off a measured grid: what export reports.
+
+    Between its points cost is interpolated bilinearly, beyond them it grows with the padded tokens.
+    """
+
+    def __init__(self, grid: CostGrid) -> None:
+        self._batches, self._lengths = grid.batches, grid.lengths
+        self._ms = _monotone(grid.ms)
+
+    def ms(self, batch: int, length: int) -> float:
+        """Milliseconds for *batch* texts, the longest having *length* tokens; both at least 1."""
+        top_batch, top_length = self._batches[-1], self._lengths[-1]
+        beyond = max(1.0, batch / top_batch) * max(1.0, length / top_length)
+        row, row_share = _place(self._batches, min(batch, top_batch))
+        column, column_share = _place(self._lengths, min(length, top_length))
+        low = _between(self._ms[row], column, column_share)
+        high = _between(self._ms[min(row + 1, len(self._ms) - 1)], column, column_share)
+        return beyond * (low + row_share * (high - low))
+
+
+def _monotone(grid: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    """A noisy grid made to never fall along either axis: the running maximum of both."""
+    rows: list[tuple[float, ...]] = []
+    for row in grid:
+        so_far: list[float] = []
+        for column, value in enumerate(row):
+            above = rows[-1][column] if rows else 0.0
+            before = so_far[-1] if so_far else 0.0
+            so_far.append(max(value, above, before))
+        rows.append(tuple(so_far))
+    return tuple(rows)
+
+
+def _place(points: Points, value: int) -> tuple[int, float]:
+    """The interval of ascending *points* that holds *value*, and how far along it lies (0..1)."""
+    left = max(0, min(bisect_right(points, value) - 1, len(points) - 2))
+    if len(points) == 1 or value <= points[0]:
+        return 0, 0.0
+    return left, (value - points[left]) / (points[left + 1] - points[left])
+
+
+def _between(row: Sequence[float], column: int, share: float) -> float:
+    right = row[min(column + 1, len(row) - 1)]
+    return row[column] + share * (right - row[column])

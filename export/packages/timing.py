@@ -13,7 +13,7 @@ from export.machine import machine
 from export.package_options import PackageBenchOptions
 from export.packages.opening import OpenedPackage, golden_answers, open_reference
 from export.packages.showing import facts, table
-from serving.cost import CostModel
+from serving.cost import GridCost
 from serving.engine import Engine
 from serving.lanes import Lanes, choose_lanes, measure_cost, usable_cores
 from serving.package import CostGrid
@@ -111,7 +111,7 @@ def bench_package(options: PackageBenchOptions) -> PackageBench:
 
 def texts_per_s(grid: CostGrid, lengths: Sequence[int]) -> float:
     """What one lane does with texts of these lengths, one at a time."""
-    model = CostModel(grid)
+    model = GridCost(grid)
     return 1e3 * len(lengths) / sum(model.ms(1, length) for length in lengths)
 
 
