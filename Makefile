@@ -23,7 +23,7 @@ package: setup
 	@$(BIN)/miniml transform training/sample/reviews.jsonl --name demo --text-column text --label-column stars --reuse
 	@$(BIN)/miniml train --dataset demo@latest --model-id sentence-transformers/all-MiniLM-L6-v2 \
 	  --epochs 5 --batch-size 16 --learning-rate 1e-4 --reuse
-	@$(BIN)/miniml export demo@latest --candidates int8-row-wise,int8-per-channel --reuse
+	@$(BIN)/miniml export demo@latest --candidates int8-row-wise,int8-row-wise-narrow,int8-per-channel --reuse
 
 # The whole path; the server and everything else it starts is stopped again.
 demo: package

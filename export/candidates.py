@@ -16,7 +16,7 @@ from export.recipes.dynamic import quantize_dynamically
 from export.recipes.material import Material
 from export.recipes.mixed import quantize_mixed
 from export.recipes.plain import fuse, halve, keep, keep_slim
-from export.recipes.rowwise import compress_weights, quantize_rowwise
+from export.recipes.rowwise import NARROW_STEPS, compress_weights, quantize_rowwise
 from export.recipes.static import quantize_statically
 from serving.isa import architecture, cpu_features, fast_int8
 from serving.package import Runtime
@@ -35,7 +35,8 @@ _BF16 = {"INFERENCE_PRECISION_HINT": "bf16"}
 class Candidate:
     """A way to make a graph: make(material, target path), and what runs it.
 
-    needs: a CPU feature without which it is not tried. calibrated: on training texts.
+    needs: a CPU feature without which it is not tried. narrow: for CPUs that have no exact and fast
+    int8, and not tried on others. calibrated: on training texts.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Candidate:
     runtime: Runtime = "onnxruntime"
     options: Mapping[str, str] = field(default_factory=dict)
     needs: str | None = None
+    narrow: bool = False
     calibrated: bool = False
 
 
@@ -67,6 +69,11 @@ CANDIDATES: tuple[Candidate, ...] = (
     # By ISA: arm64 multiplies signed activations faster, x86 six times slower.
     Candidate(
         name="int8-row-wise", make=_rewritten(quantize_rowwise, signed=architecture() == "arm64")
+    ),
+    Candidate(
+        name="int8-row-wise-narrow",
+        make=_rewritten(quantize_rowwise, weight_steps=NARROW_STEPS),
+        narrow=True,
     ),
     _openvino(
         "int8-row-wise-bf16",
@@ -162,6 +169,8 @@ def _unfit(candidate: Candidate, target: Target) -> str | None:
         return f"it is for {candidate.target}"
     if candidate.needs is not None and candidate.needs not in cpu_features():
         return f"this CPU has no {candidate.needs}"
+    if candidate.narrow and (fast := fast_int8(cpu_features())):
+        return f"this CPU has {fast}, which multiplies 8-bit weights as fast"
     if candidate.runtime == "openvino" and find_spec("openvino") is None:
         return "OpenVINO is not installed (pip install 'miniml[openvino]')"
     return None

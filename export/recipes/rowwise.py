@@ -3,6 +3,10 @@
 Stock dynamic quantization takes one activation scale over the whole batch, so a text's answer
 depends on its neighbours. Here every token has its own scale, every weight column its own, and every
 embedding row its own. Activations are uint8 around 128: on x86 signed ones fall off the fast kernel.
+
+x86 without VNNI adds products in pairs, in 16 bits, where 255 x 127 x 2 has no room. Weights of
+`NARROW_STEPS` have (255 x 64 x 2 = 32,640); with wider ones ONNX Runtime is told to take a slower,
+exact kernel (`serving.session`).
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from onnx import TensorProto
 from export.recipes.graph import MICROSOFT, Graph, attribute
 
 _STEPS = 127  # symmetric: -127..127, so that 128 + q never leaves uint8
+NARROW_STEPS = 64
 _TINY = 1e-12  # a row of zeros has no scale; any positive one gives zeros back
 _GELU_FLOOR = 0.17  # GELU is never below -0.17, so its largest value, or this, bounds its size
 
@@ -27,13 +32,15 @@ def quantize_rowwise(
     keep: Collection[str] = (),
     signed: bool = False,
     embeddings: bool = True,
+    weight_steps: int = _STEPS,
 ) -> onnx.ModelProto:
     """Rewrite *model*: constant MatMuls to MatMulInteger, embeddings to int8. It must be slimmed.
 
     keep: weights that stay in float32; embeddings: whether they become int8. signed: activations as int8, which arm64 multiplies faster.
-    The graph must be of opset 18 or later, where ReduceMax takes its axes as an input.
+    weight_steps: the largest code of a weight. The graph must be of opset 18 or later, where
+    ReduceMax takes its axes as an input.
     """
-    rewriter = _Rewriter(Graph(model), signed=signed)
+    rewriter = _Rewriter(Graph(model), signed=signed, weight_steps=weight_steps)
     graph = rewriter.graph
     for node in list(graph.nodes):
         if node.op_type == "Gelu" and node.domain == MICROSOFT:
@@ -49,8 +56,9 @@ def quantize_rowwise(
 class _Rewriter:
     """The constants all rewritten nodes share, and which activations are quantized already."""
 
-    def __init__(self, graph: Graph, *, signed: bool) -> None:
+    def __init__(self, graph: Graph, *, signed: bool, weight_steps: int) -> None:
         self.graph = graph
+        self._weight_steps = weight_steps
         zero = np.array(0, dtype=np.int8) if signed else np.array(128, dtype=np.uint8)
         self._zero = graph.set_constant("rowwise/zero", zero)
         self._one = graph.set_constant("rowwise/one", np.array(1, dtype=np.float32))
@@ -73,7 +81,7 @@ class _Rewriter:
             return
         codes, row_top = self._quantize(node.input[0])
         if f"{name}/int8" not in self.graph.constants:
-            columns = np.maximum(np.abs(weight).max(axis=0), _TINY) / _STEPS
+            columns = np.maximum(np.abs(weight).max(axis=0), _TINY) / self._weight_steps
             self.graph.set_constant(f"{name}/int8", np.rint(weight / columns).astype(np.int8))
             self.graph.set_constant(f"{name}/scale", (columns / _STEPS).astype(np.float32))
         raw = self.graph.add(

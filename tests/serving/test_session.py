@@ -6,11 +6,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from serving.errors import EngineFailed, PackageError
 from serving.package import Package, Runtime
-from serving.session import Encoding, open_session
+from serving.session import Encoding, _settings, open_session
 
 TEXTS = [
     Encoding(ids=tuple(range(2, 2 + length)), type_ids=(0,) * length) for length in (3, 5, 8, 4) * 6
@@ -64,3 +67,30 @@ def test_a_missing_runtime_is_one_sentence(
         open_session(package.model_path, threads=1, runtime="openvino")
     with pytest.raises(PackageError, match="needs CUDAExecutionProvider, which this"):
         open_session(package.model_path, threads=1, runtime="cuda")
+
+
+def test_int8_sums_are_exact_on_every_cpu() -> None:
+    """The largest products there are add up to the integer they are, and are not capped at 16 bits."""
+    weight = np.full((64, 16), 127, dtype=np.int8)
+    one = np.ones(16, dtype=np.float32)
+    zero = np.array(0, dtype=np.uint8)
+    node = helper.make_node(
+        "MatMulIntegerToFloat", ["x", "w", "one", "scale", "zero"], ["y"], domain="com.microsoft"
+    )
+    constants = {"w": weight, "one": one[0], "scale": one, "zero": zero}
+    graph = helper.make_graph(
+        [node],
+        "extreme",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["rows", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 16])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    model: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    session = ort.InferenceSession(
+        model.SerializeToString(), _settings(1), providers=["CPUExecutionProvider"]
+    )
+
+    (sums,) = session.run(["y"], {"x": np.full((9, 64), 255, dtype=np.uint8)})
+
+    np.testing.assert_array_equal(sums, np.full((9, 16), 64 * 255 * 127))
