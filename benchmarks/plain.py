@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.errors import PlainModelFailed
+from serving.isa import architecture, cpu_features, fast_int8
 
 MODEL, QUANTIZED = "model.onnx", "model_quantized.onnx"  # as optimum names them
 _SHOWN_CHARS = 300
@@ -29,10 +30,17 @@ def export_plain(checkpoint: Path, target: Path) -> Path:
 def quantize_plain(exported: Path, target: Path) -> Path:
     """`optimum-cli onnxruntime quantize`: dynamic int8, one scale a column, in the folder *target*.
 
-    Raises `PlainModelFailed` with optimum's last word.
+    With optimum's recipe for this CPU. Raises `PlainModelFailed` with optimum's last word.
     """
-    what = ("--onnx_model", str(exported), "--avx512_vnni", "--per_channel")
+    what = ("--onnx_model", str(exported), _recipe(), "--per_channel")
     return _optimum(target, "onnxruntime", "quantize", *what, "--output", str(target))
+
+
+def _recipe() -> str:
+    """Optimum's flag for this CPU: on x86 without VNNI its signed weights overflow."""
+    if architecture() == "arm64":
+        return "--arm64"
+    return "--avx512_vnni" if fast_int8(cpu_features()) else "--avx2"
 
 
 def _optimum(target: Path, *arguments: str) -> Path:

@@ -56,6 +56,7 @@ class Server:
 
     def __init__(self, command: list[str], url: str, home: Path, **extra: str) -> None:
         self.url = url
+        self.home = home
         self.log = home / f"{len(list(home.iterdir()))}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -75,18 +76,24 @@ class Server:
                 client.wait_ready(timeout_s=START_S, alive=lambda: self.process.poll() is None)
             except RemoteError:
                 pytest.fail(self.log.read_text(errors="replace")[-3000:])
-        self._family |= set(psutil.Process(self.process.pid).children(recursive=True))
+        self._meet()
 
     def family(self) -> set[psutil.Process]:
-        """Every process that came of it and was seen running."""
+        """Every process that came of it, was seen and runs now."""
+        self._meet()
         return {process for process in self._family if process.is_running()}
 
     def stop(self, number: signal.Signals, *, group: bool = False) -> int:
         """Signal it, or its whole group, and return the exit code."""
         if self.process.poll() is None:
-            self._family |= set(psutil.Process(self.process.pid).children(recursive=True))
+            self._meet()
             (os.killpg if group else os.kill)(self.process.pid, number)
         return self.process.wait(STOP_S)
+
+    def _meet(self) -> None:
+        """Remember those that run now: HAProxy begins anew whenever a replica comes or goes."""
+        if self.process.poll() is None:
+            self._family |= set(psutil.Process(self.process.pid).children(recursive=True))
 
     def left(self) -> list[str]:
         """Names of processes of the server that still run; ended at once, so that tests stay apart."""
@@ -123,7 +130,7 @@ def serve_run(package: Package, port: int, home: Path) -> Server:
     return Server(command, f"http://127.0.0.1:{port}", home, RAY_AUTH_MODE="disabled")
 
 
-def written_config(package: Package, port: int, home: Path) -> Server:
+def written_config(package: Package, port: int, home: Path, **extra: str) -> Server:
     """`serve run` on the file of `miniml serve --write-config`, started as the file's head says."""
     config = home / "serve.yaml"
     serve(ServeOptions(package=str(package.folder), port=port, write_config=config))
@@ -131,7 +138,7 @@ def written_config(package: Package, port: int, home: Path) -> Server:
     run = f"exec {Path(sys.executable).parent / 'serve'} run {config}"
     ports = {name: str(free_port()) for name in HAPROXY_PORTS}
     command = ["/bin/sh", "-c", f"{environment_line}\n{run}"]
-    return Server(command, f"http://127.0.0.1:{port}", home, **ports)
+    return Server(command, f"http://127.0.0.1:{port}", home, **ports, **extra)
 
 
 @pytest.fixture(scope="module")
@@ -249,8 +256,12 @@ def test_the_page_works_in_a_browser(server: Server) -> None:
 def test_the_written_config_is_the_same_app(
     server: Server, package: Package, tmp_path: Path
 ) -> None:
-    """`serve run` on it answers as `miniml serve`, with the same /info, behind HAProxy too."""
-    running = written_config(package, free_port(), tmp_path)
+    """`serve run` on it answers as `miniml serve`, with the same /info, behind HAProxy too.
+
+    In the home of the first, where the lanes found are remembered: found twice they may differ.
+    """
+    same_home = str(server.home / ".miniml")
+    running = written_config(package, free_port(), tmp_path, MINIML_HOME=same_home)
     try:
         running.wait_ready()
         ours, theirs = (httpx.get(f"{url}/info").json() for url in (server.url, running.url))
