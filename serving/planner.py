@@ -15,10 +15,14 @@ from typing import Protocol
 
 # Texts looked at in one decision: bounds the work when thousands wait.
 WINDOW = 256
-# A text lets others pass by at most so many times its own cost, and one more batch.
-PATIENCE = 10.0
+# A text lets others pass by at most so many times its own cost, and one more batch. Low, it is no
+# kindness: in a deep line it is used up by all, every batch shrinks to the first text, and the line
+# grows (`miniml bench planner`). What keeps waits short is that the first in line is always next.
+PATIENCE = 100.0
 # Where more texts save less than 2 %, they would only wait for each other, and fill memory.
 _NO_GAIN = 1.02
+# A batch that saves less than 5 % is as likely the cost model's error as a gain.
+_DOUBTFUL = 1.05
 
 
 class Cost(Protocol):
@@ -47,8 +51,9 @@ def plan(
 ) -> list[int]:
     """Indices into *waiting*, whose order is the line, of the next batch, ascending.
 
-    lanes: that are free now; a batch takes at most its share, so that none stays idle. No text joins a batch that this would make late for one of its texts. Empty only
-    when nothing waits. Looks at the first `WINDOW` texts and no further.
+    lanes: that are free now; a batch takes at most its share, so that none stays idle. No text joins
+    a batch that this would make late for one of its texts. Empty only when nothing waits. Looks at
+    the first `WINDOW` texts and no further, and asks *cost* for few more shapes than that.
     """
     line = _up_to_the_impatient(waiting[:WINDOW])
     if not line:
@@ -78,7 +83,9 @@ def passed_by(waiting: Sequence[Waiting], batch: Sequence[int], cost: Cost) -> d
 
 
 def is_hopeless(text: Waiting, cost: Cost, now_s: float) -> bool:
-    """Whether *text* would be late even if it ran now, alone."""
+    """Whether *text* would be late even if it ran now, alone; by what it cost when it came, too."""
+    if now_s + text.work_ms / 1e3 <= text.due_s:  # mostly so, and no cost need be asked
+        return False
     return now_s + cost.ms(1, text.tokens) / 1e3 > text.due_s
 
 
@@ -116,38 +123,47 @@ def _growth(
     The next text is always the nearest shorter or the nearest longer one: between two that would be
     padded to the same length, the longer is worth more.
     """
-    size = line[first].tokens
-    shorter = sorted((-text.tokens, i) for i, text in enumerate(line) if text.tokens < size)
-    longer = sorted((text.tokens, i) for i, text in enumerate(line) if text.tokens >= size)
-    longer.remove((size, first))
-    longest, worth_ms, due_s = size, line[first].work_ms, line[first].due_s
+    tokens = [text.tokens for text in line]
+    size = longest = tokens[first]
+    # Nearest first, of equals the earliest, then turned round: they are popped.
+    shorter = [i for i, length in enumerate(tokens) if length < size]
+    longer = [i for i, length in enumerate(tokens) if length >= size and i != first]
+    shorter.sort(key=tokens.__getitem__, reverse=True)
+    longer.sort(key=tokens.__getitem__)
+    shorter.reverse()
+    longer.reverse()
+    worth_ms, due_s = line[first].work_ms, line[first].due_s
     grown = [(first, cost.ms(1, size) / worth_ms)]
-    low = high = 0
-    while len(grown) < most and (low < len(shorter) or high < len(longer)):
+    level_ms = cost.ms(2, size)  # of one text more that is no longer
+    while len(grown) < most and (shorter or longer):
         sides = []
-        if low < len(shorter):
-            sides.append((longest, shorter[low][1]))
-        if high < len(longer):
-            sides.append((longer[high][0], longer[high][1]))
-        batch = len(grown) + 1
-        ratio, padded, index = min(
-            (cost.ms(batch, padded) / (worth_ms + line[index].work_ms), padded, index)
-            for padded, index in sides
-        )
-        if line[index].tokens < size:
-            low += 1
-        else:
-            high += 1
-        text = line[index]
+        if shorter:
+            index = shorter[-1]
+            sides.append((level_ms / (worth_ms + line[index].work_ms), longest, index))
+        if longer:
+            index = longer[-1]
+            ms = level_ms if tokens[index] == longest else cost.ms(len(grown) + 1, tokens[index])
+            sides.append((ms / (worth_ms + line[index].work_ms), tokens[index], index))
+        ratio, padded, index = min(sides)
+        text, side = line[index], shorter if tokens[index] < size else longer
+        side.pop()
         together_s = now_s + ratio * (worth_ms + text.work_ms) / 1e3
-        if together_s <= min(due_s, text.due_s):
+        if together_s > due_s:  # nor is the batch in time with any further one of this side
+            side.clear()
+        elif together_s <= text.due_s:
             longest, worth_ms, due_s = padded, worth_ms + text.work_ms, min(due_s, text.due_s)
             grown.append((index, ratio))
+            level_ms = cost.ms(len(grown) + 1, longest)
     return grown
 
 
 def _frugal(grown: Sequence[tuple[int, float]]) -> list[int]:
-    """The part of a growing batch that is cheapest for its worth; of near equals the smallest."""
+    """The part of a growing batch that is cheapest for its worth; of near equals the smallest.
+
+    Its first text alone when company saves little.
+    """
     best = min(ratio for _, ratio in grown)
+    if grown[0][1] <= best * _DOUBTFUL:
+        return [grown[0][0]]
     size = next(n for n, (_, ratio) in enumerate(grown, 1) if ratio <= best * _NO_GAIN)
     return sorted(index for index, _ in grown[:size])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -224,3 +225,66 @@ def test_nothing_waits_nothing_runs() -> None:
 
     assert plan([], cost, max_batch=4) == []
     assert passed_by([], [], cost) == {}
+
+
+@dataclass
+class Counting:
+    """A cost that counts how often it was asked."""
+
+    cost: Cost
+    asked: int = 0
+
+    def ms(self, batch: int, length: int) -> float:
+        """As *cost* says."""
+        self.asked += 1
+        return self.cost.ms(batch, length)
+
+
+@NO_DEADLINE
+@given(
+    st.lists(st.tuples(st.integers(1, 512), st.floats(0, 500)), max_size=2 * WINDOW),
+    costs,
+    max_batches,
+)
+def test_cost_is_asked_a_bounded_number_of_times(
+    texts: list[tuple[int, float]], cost: Affine, max_batch: int
+) -> None:
+    """However many wait, and however soon they are due, few more costs are asked than texts looked at."""
+    counting = Counting(cost)
+    waiting = [
+        Waiting(tokens=length, work_ms=cost.ms(1, length), due_s=due_ms / 1e3)
+        for length, due_ms in texts
+    ]
+    plan(waiting, counting, max_batch=max_batch)
+
+    assert counting.asked <= min(len(texts), WINDOW) + max_batch + 1
+
+
+def test_a_deep_line_is_worked_off_in_full_batches() -> None:
+    """A line that stays deep does not use up everybody's patience: batches go on saving as at first."""
+    cost, chance = Affine(fixed=2, each=0.02), random.Random(0)
+    lengths = [min(256, max(4, round(chance.lognormvariate(3, 0.7)))) for _ in range(4000)]
+    waiting, coming = line(lengths[:500], cost), line(lengths[500:], cost)
+    prices = []  # (ms of a batch, ms of its texts alone)
+    while coming:
+        chosen = plan(waiting, cost, max_batch=32)
+        for index, ms in passed_by(waiting, chosen, cost).items():
+            waiting[index].passed_ms += ms
+        batch = [waiting[i] for i in chosen]
+        together_ms = cost.ms(len(batch), max(text.tokens for text in batch))
+        prices.append((together_ms, sum(text.work_ms for text in batch)))
+        waiting = [text for i, text in enumerate(waiting) if i not in set(chosen)]
+        waiting, coming = waiting + coming[: len(batch)], coming[len(batch) :]
+
+    def price(part: list[tuple[float, float]]) -> float:
+        return sum(ms for ms, _ in part) / sum(alone_ms for _, alone_ms in part)
+
+    assert price(prices[len(prices) // 2 :]) <= 1.15 * price(prices[:10])
+
+
+def test_a_doubtful_gain_is_not_worth_company() -> None:
+    """What saves less than 5 % is run alone: the cost model errs by that much."""
+    little, clear = Affine(fixed=0.04, each=0.1), Affine(fixed=1, each=0.1)
+
+    assert plan(line([10] * 8, little), little, max_batch=8) == [0]
+    assert len(plan(line([10] * 8, clear), clear, max_batch=8)) > 1
