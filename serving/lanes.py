@@ -119,21 +119,27 @@ def measure_cost(  # noqa: PLR0913 - every one but the first has a default that 
 ) -> CostGrid:
     """Median milliseconds over batch x length, on this machine, of one lane while all are busy.
 
-    Lengths beyond the model's are dropped. Large cells get fewer repeats when *budget_s* runs out,
-    never fewer than one.
+    Lengths beyond the model's are dropped. All cells take turns, so that what else the machine does
+    slows small and large ones alike: the planner reads their ratio. *repeats* times, or fewer when
+    *budget_s* runs out, never fewer than one.
     """
     lanes = lanes or Lanes(count=1, threads=1)
     longest = engine.package.config.max_length
     lengths = [length for length in lengths if length < longest] + [longest]
     deadline_s = time.perf_counter() + budget_s
     engine.run([filler(lengths[0])])  # first run allocates
-    rows = []
-    for batch in batches:
-        times = (
-            time_batch(engine.run, [filler(length)] * batch, lanes.count, repeats, deadline_s)
-            for length in lengths
-        )
-        rows.append(tuple(round(statistics.median(cell), 4) for cell in times))
+    cells: dict[tuple[int, int], list[float]] = {
+        (batch, length): [] for batch in batches for length in lengths
+    }
+    for _ in range(repeats):
+        for (batch, length), times in cells.items():
+            if not times or time.perf_counter() < deadline_s:
+                texts = [filler(length)] * batch
+                times.extend(time_batch(engine.run, texts, lanes.count, 1, deadline_s))
+    rows = [
+        tuple(round(statistics.median(cells[batch, length]), 4) for length in lengths)
+        for batch in batches
+    ]
     return CostGrid(
         batches=tuple(batches),
         lengths=tuple(lengths),
