@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 from tokenizers import Tokenizer
 
 from export import checkpoint as source
@@ -32,6 +33,7 @@ from serving.package import (
     GATES,
     GOLDEN,
     MODEL,
+    MODEL_DATA,
     REPORT,
     TOKENIZER,
     CostGrid,
@@ -42,6 +44,7 @@ from serving.package import (
 
 _log = logging.getLogger(__name__)
 _GOLDEN_TEXTS = 16
+_LARGE_BYTES = 2**20
 Tuner = Callable[[Engine], Tuned]
 
 
@@ -67,7 +70,7 @@ def write_package(  # noqa: PLR0913 - what a package is made of
     Raises `EngineFailed` when the graph cannot run a text of max_length tokens, and what *tuner*
     raises.
     """
-    shutil.copyfile(judged.graph, folder / MODEL)
+    _write_graph(judged.graph, folder)
     tokenizer = Tokenizer.from_file(str(checkpoint.folder / source.TOKENIZER))
     tokenizer.no_padding()  # serving pads to the longest of the batch and cuts by max_length
     tokenizer.no_truncation()
@@ -89,6 +92,24 @@ def write_package(  # noqa: PLR0913 - what a package is made of
     (folder / CARD).write_text(card, encoding="utf-8")
     page = render_export_report(_report(naming, checkpoint, exam, judged, document))
     (folder / REPORT).write_text(page, encoding="utf-8")
+
+
+def _write_graph(graph: Path, folder: Path) -> None:
+    """The graph, its large constants in a file beside it.
+
+    ONNX Runtime maps that file: of an embedding table only the rows in use are in memory, and
+    replicas share them.
+    """
+    onnx.save_model(
+        onnx.load(str(graph)),
+        str(folder / MODEL),
+        save_as_external_data=True,
+        all_tensors_to_one_file=True,
+        location=MODEL_DATA,
+        size_threshold=_LARGE_BYTES,
+    )
+    if (folder / MODEL_DATA).exists():  # ONNX writes it for its owner alone
+        shutil.copymode(folder / MODEL, folder / MODEL_DATA)
 
 
 def _config(folder: Path, checkpoint: Checkpoint, judged: Judged, name: str) -> PackageConfig:

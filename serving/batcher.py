@@ -23,12 +23,18 @@ _log = logging.getLogger(__name__)
 class Batcher:
     """Answers encodings, in batches that the planner chooses, on free lanes.
 
-    max_batch is 1 for a package that is not batch-invariant. max_queue_ms: milliseconds of work that
-    may wait; beyond it `Overloaded`.
+    max_batch is 1 for a package that is not batch-invariant. max_tokens: of a batch of several, with
+    padding. max_queue_ms: milliseconds of work that may wait; beyond it `Overloaded`.
     """
 
     def __init__(
-        self, pool: Pool, cost: LearningCost, *, max_batch: int, max_queue_ms: float
+        self,
+        pool: Pool,
+        cost: LearningCost,
+        *,
+        max_batch: int,
+        max_tokens: float = math.inf,
+        max_queue_ms: float,
     ) -> None:
         self._cost = cost
         self._lanes = pool.lanes
@@ -36,7 +42,12 @@ class Batcher:
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dispatcher = Dispatcher(
-            pool, cost, max_batch=max_batch, done=self._done, late=self._late
+            pool,
+            cost,
+            max_batch=max_batch,
+            max_tokens=max_tokens,
+            done=self._done,
+            late=self._late,
         )
 
     @property

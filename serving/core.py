@@ -23,6 +23,7 @@ from serving.batcher import Batcher
 from serving.cost import CostModel
 from serving.engine import Engine, Prediction, prediction
 from serving.errors import PackageError
+from serving.gpu import gpus_for
 from serving.isa import architecture, cpu_features
 from serving.lanes import LanePool, Lanes, filler, measure_cost, time_batch
 from serving.line import Priority
@@ -35,7 +36,9 @@ _log = logging.getLogger(__name__)
 # Up to here tokenizing takes less time than the hop to a thread and back.
 _INLINE_CHARS = 8000
 _COST_BUDGET_S = 5.0
-_WARM_TOKENS = 256
+# A core has enough to do with so many tokens at once: more of them are no cheaper a token, they only
+# leave their memory behind, on each lane. A GPU has not.
+_TOKENS_A_THREAD = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,7 @@ class Core:
             self._pool,
             self._cost,
             max_batch=settings.max_batch if package.config.batch_invariant else 1,
+            max_tokens=settings.max_batch_tokens or enough_tokens(package, lanes),
             max_queue_ms=settings.max_queue_ms,
         )
         self._start_s = process_age_s()
@@ -152,6 +156,13 @@ class Core:
         return await loop.run_in_executor(self._tokenizers, encode, texts, pairs)
 
 
+def enough_tokens(package: Package, lanes: Lanes) -> float:
+    """Tokens, with padding, beyond which a batch is no cheaper a token; a text alone may have them."""
+    if gpus_for(package.config, "auto"):
+        return math.inf
+    return max(package.cost.lengths[-1], _TOKENS_A_THREAD * lanes.threads)
+
+
 def prove_golden_answers(engine: Engine) -> None:
     """Run the golden texts; this is the warm-up, too.
 
@@ -172,16 +183,16 @@ def prove_golden_answers(engine: Engine) -> None:
 def warm_up(engine: Engine, lanes: Lanes, cost: CostModel, *, budget_s: float = 0.5) -> None:
     """Run the shapes of the cost grid on all lanes, small ones first, and let *cost* learn from them.
 
-    For *budget_s*, and up to as many tokens as a batch that pays has: larger ones would only leave
-    their memory behind.
+    For *budget_s*, and up to as many tokens as a batch will have.
     """
     grid = engine.package.cost
     largest = 1 if not engine.package.config.batch_invariant else max(grid.batches)
+    most = enough_tokens(engine.package, lanes)
     shapes = sorted(
         (batch * length, batch, length)
         for batch in grid.batches
         for length in grid.lengths
-        if batch <= largest and batch * length <= max(_WARM_TOKENS, grid.lengths[-1])
+        if batch <= largest and batch * length <= most
     )
     deadline_s = time.perf_counter() + budget_s
     for _, batch, length in shapes:

@@ -64,16 +64,18 @@ class Dispatcher:
     that are not run, since they would be late.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it runs on, its limits and whom it tells
         self,
         pool: Pool,
         cost: LearningCost,
         *,
         max_batch: int,
+        max_tokens: float,
         done: Callable[[RunningBatch, Outcome], None],
         late: Callable[[Sequence[Text]], None],
     ) -> None:
-        self._pool, self._cost, self._max_batch = pool, cost, max_batch
+        self._pool, self._cost = pool, cost
+        self._max_batch, self._max_tokens = max_batch, max_tokens
         self._done, self._late = done, late
         self._lock = threading.Lock()  # of all below; never held while a batch runs
         self._line: Line[Text] = Line()
@@ -161,6 +163,7 @@ class Dispatcher:
             window,
             self._cost,
             max_batch=self._max_batch,
+            max_tokens=self._max_tokens,
             lanes=self._free_lanes,
             now_s=now_s,
         )

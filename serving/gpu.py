@@ -17,7 +17,7 @@ from registry.home import home
 from serving.cuda import CudaSession
 from serving.errors import PackageError
 from serving.options import Device
-from serving.package import PackageConfig, Runtime
+from serving.package import MODEL_DATA, PackageConfig, Runtime
 
 _log = logging.getLogger(__name__)
 GPU_RUNTIMES: tuple[Runtime, ...] = ("cuda", "tensorrt")
@@ -99,12 +99,15 @@ def _require(model_path: Path, providers: Sequence[str]) -> None:
 def tensorrt_options(model_path: Path, *, max_length: int, inputs: Sequence[str]) -> dict[str, str]:
     """Provider options: one engine for every bucket, kept in miniml's home from start to start.
 
-    An engine fits one graph and one version of ONNX Runtime, so these name its folder; it fits
-    one compute capability too, which ONNX Runtime puts into the file's name.
+    An engine fits one graph, its constants and one version of ONNX Runtime, so these name its
+    folder; it fits one compute capability too, which ONNX Runtime puts into the file's name.
     """
-    with model_path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    folder = home() / "cache" / "tensorrt" / f"{digest[:16]}-{ort.__version__}"
+    digest = hashlib.sha256()
+    for path in (model_path, model_path.with_name(MODEL_DATA)):
+        if path.exists():
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    folder = home() / "cache" / "tensorrt" / f"{digest.hexdigest()[:16]}-{ort.__version__}"
     folder.mkdir(parents=True, exist_ok=True)
     usual_batch, usual_length = _PROFILE_USUAL
     shapes = {

@@ -3,6 +3,7 @@
 A package is a sealed folder (`registry.artifact`) that holds
 
     model.onnx       graph; inputs int64 (B, T), first output float32 logits (B, labels)
+    model.onnx.data  its large constants, when it has any: mapped into memory, not read
     tokenizer.json   Hugging Face `tokenizers` file, without padding
     config.json      `PackageConfig`
     gates.json       what the exam said of fp32 and of the served variant
@@ -28,6 +29,7 @@ from serving.errors import PackageError
 
 SCHEMA_VERSION = 1
 MODEL, TOKENIZER, CONFIG = "model.onnx", "tokenizer.json", "config.json"
+MODEL_DATA = f"{MODEL}.data"
 GATES, COST, GOLDEN, CARD = "gates.json", "cost.json", "golden.jsonl", "README.md"
 REPORT = "export.html"
 # Of golden logits: far above the rounding between two machines, far below what moves a label.

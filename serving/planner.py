@@ -46,11 +46,18 @@ class Waiting(Protocol):
     passed_ms: float
 
 
-def plan(
-    waiting: Sequence[Waiting], cost: Cost, *, max_batch: int, lanes: int = 1, now_s: float = 0.0
+def plan(  # noqa: PLR0913 - the settings of a decision, all by name
+    waiting: Sequence[Waiting],
+    cost: Cost,
+    *,
+    max_batch: int,
+    max_tokens: float = math.inf,
+    lanes: int = 1,
+    now_s: float = 0.0,
 ) -> list[int]:
     """Indices into *waiting*, whose order is the line, of the next batch, ascending.
 
+    max_batch, max_tokens: texts of a batch, and tokens with padding, which a text alone may exceed.
     lanes: that are free now; a batch takes at most its share, so that none stays idle. No text joins
     a batch that this would make late for one of its texts. Empty only when nothing waits. Looks at
     the first `WINDOW` texts and no further, and asks *cost* for few more shapes than that.
@@ -60,7 +67,7 @@ def plan(
         return []
     first = _anchor(line, now_s)
     most = min(max_batch, math.ceil(len(line) / lanes))
-    return _frugal(_growth(line, first, cost, most, now_s))
+    return _frugal(_growth(line, first, cost, most, max_tokens, now_s))
 
 
 def passed_by(waiting: Sequence[Waiting], batch: Sequence[int], cost: Cost) -> dict[int, float]:
@@ -115,8 +122,8 @@ def _anchor(line: Sequence[Waiting], now_s: float) -> int:
     return min(urgent, key=lambda index: line[index].due_s, default=0)
 
 
-def _growth(
-    line: Sequence[Waiting], first: int, cost: Cost, most: int, now_s: float
+def _growth(  # noqa: PLR0913, PLR0917 - of `plan`, which says what they are
+    line: Sequence[Waiting], first: int, cost: Cost, most: int, max_tokens: float, now_s: float
 ) -> list[tuple[int, float]]:
     """Text by text, the cheapest way to grow a batch from *first*: who joins, and ms for its worth.
 
@@ -125,13 +132,7 @@ def _growth(
     """
     tokens = [text.tokens for text in line]
     size = longest = tokens[first]
-    # Nearest first, of equals the earliest, then turned round: they are popped.
-    shorter = [i for i, length in enumerate(tokens) if length < size]
-    longer = [i for i, length in enumerate(tokens) if length >= size and i != first]
-    shorter.sort(key=tokens.__getitem__, reverse=True)
-    longer.sort(key=tokens.__getitem__)
-    shorter.reverse()
-    longer.reverse()
+    shorter, longer = _neighbours(tokens, first)
     worth_ms, due_s = line[first].work_ms, line[first].due_s
     grown = [(first, cost.ms(1, size) / worth_ms)]
     level_ms = cost.ms(2, size)  # of one text more that is no longer
@@ -146,6 +147,9 @@ def _growth(
             sides.append((ms / (worth_ms + line[index].work_ms), tokens[index], index))
         ratio, padded, index = min(sides)
         text, side = line[index], shorter if tokens[index] < size else longer
+        if (len(grown) + 1) * padded > max_tokens:  # nor does any further one of this side fit
+            side.clear()
+            continue
         side.pop()
         together_s = now_s + ratio * (worth_ms + text.work_ms) / 1e3
         if together_s > due_s:  # nor is the batch in time with any further one of this side
@@ -155,6 +159,15 @@ def _growth(
             grown.append((index, ratio))
             level_ms = cost.ms(len(grown) + 1, longest)
     return grown
+
+
+def _neighbours(tokens: Sequence[int], first: int) -> tuple[list[int], list[int]]:
+    """The shorter ones than *first*, and the others; nearest last, to be popped, then earliest."""
+    shorter = [i for i, length in enumerate(tokens) if length < tokens[first]]
+    longer = [i for i, length in enumerate(tokens) if length >= tokens[first] and i != first]
+    shorter.sort(key=tokens.__getitem__, reverse=True)
+    longer.sort(key=tokens.__getitem__)
+    return shorter[::-1], longer[::-1]
 
 
 def _frugal(grown: Sequence[tuple[int, float]]) -> list[int]:

@@ -19,6 +19,9 @@ class ServeSettings(BaseSettings):
     lanes: int | None = Field(default=None, ge=1, description="Batches run at once.")
     threads: int | None = Field(default=None, ge=1, description="Threads of each lane.")
     max_batch: int = Field(default=32, ge=1, description="Texts in one batch at most.")
+    max_batch_tokens: int | None = Field(
+        default=None, ge=1, description="Tokens in a batch of several, with padding."
+    )
     max_queue_ms: float = Field(default=2000.0, gt=0, description="Work that may wait; then 429.")
     max_body_bytes: int = Field(default=4 * 2**20, ge=1, description="Request body; then 413.")
     max_text_chars: int = Field(default=100_000, ge=1, description="One text; then 413.")

@@ -124,15 +124,17 @@ def test_tensorrt_builds_one_engine_for_all_buckets(
 
 
 def test_an_engine_is_kept_for_its_own_graph(tmp_path: Path, gpu_build: GpuBuild) -> None:
-    """Two graphs have two caches, one graph has one."""
+    """Two graphs have two caches, one graph has one; the same with other constants is another."""
     del gpu_build  # for its home
 
-    def folder(graph: bytes) -> str:
+    def folder(graph: bytes, constants: bytes = b"") -> str:
         (tmp_path / "model.onnx").write_bytes(graph)
+        (tmp_path / "model.onnx.data").write_bytes(constants)
         given = tensorrt_options(tmp_path / "model.onnx", max_length=64, inputs=("input_ids",))
         return given["trt_engine_cache_path"]
 
     assert folder(b"one") == folder(b"one") != folder(b"another")
+    assert folder(b"one", b"1") == folder(b"one", b"1") != folder(b"one", b"2")
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,18 @@ def test_every_text_is_run_once(
 
 
 @NO_DEADLINE
+@given(queues.filter(len), costs, max_batches, st.integers(1, 1024))
+def test_no_batch_is_padded_beyond_its_limit(
+    lengths: list[int], cost: Affine, max_batch: int, max_tokens: int
+) -> None:
+    """Several texts have at most max_tokens with their padding; one may have more, and is run."""
+    chosen = plan(line(lengths, cost), cost, max_batch=max_batch, max_tokens=max_tokens)
+    padded = len(chosen) * max(lengths[index] for index in chosen)
+
+    assert len(chosen) == 1 or padded <= max_tokens
+
+
+@NO_DEADLINE
 @given(queues.filter(len), costs, max_batches)
 def test_the_first_in_line_is_always_next(lengths: list[int], cost: Affine, max_batch: int) -> None:
     """No text starves: whatever its length, a batch contains the one that is first in line."""
