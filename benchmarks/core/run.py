@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from rich.progress import Progress
 
 from benchmarks.artifacts import find_folder
 from benchmarks.core import scenarios
+from benchmarks.core.measures import ceiling
 from benchmarks.core.processes import age_s, replica_of
 from benchmarks.core.record import CoreRecord
 from benchmarks.core.scenarios import PER_WORKLOAD, Seen, Stand
@@ -114,6 +116,8 @@ def _step(
 ) -> Seen:
     if step == "queue":
         return scenarios.queue(stand, workload, seen["closed_texts_per_s"][workload][-1])
+    if step == "calls":
+        return scenarios.calls(stand, workload, statistics.median(ceiling(seen, workload)))
     return PER_WORKLOAD[step](stand, workload)
 
 

@@ -25,6 +25,7 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 LOAD_SHARE, OVERLOAD_TIMES = 0.8, 10
 FLOAT_TOLERANCE = 1e-5  # of scores, for variants whose kernels may round differently in company
 _REFUSED = (429, 503)
+_QUEUE_S, _LEAST_CALLERS = 2.0, 2  # what the server lets wait; one alone would let the lanes idle
 _EXACT_TEXTS = 990  # of each workload; with the odd ones, 2,000
 
 
@@ -89,11 +90,14 @@ def closed(stand: Stand, workload: str) -> Seen:
     return seen | ({} if ratio is None else {"useful_token_ratio": [float(ratio)]})
 
 
-def calls(stand: Stand, workload: str) -> Seen:
-    """8 connections, calls of 32 texts."""
+def calls(stand: Stand, workload: str, engine_texts_per_s: float) -> Seen:
+    """Calls of 32 texts, on as many connections as the server's queue takes: 2 to 8."""
     bodies = call_bodies(stand.texts[workload], texts_per_call=CALL_TEXTS)
-    run = _closed(stand, bodies, CALLERS)
+    queued = int(_QUEUE_S * engine_texts_per_s / CALL_TEXTS)
+    connections = min(max(queued, _LEAST_CALLERS), CALLERS)
+    run = _closed(stand, bodies, connections)
     return {
+        "calls_connections": [float(connections)],
         "calls_texts_per_s": [run.steady_texts_per_s],
         "calls_errors": [float(sum(run.errors.values()))],
     }
@@ -236,7 +240,6 @@ def memory(stand: Stand) -> Seen:
 PER_WORKLOAD: Mapping[str, Callable[[Stand, str], Seen]] = {
     "ceiling": ceiling,
     "closed": closed,
-    "calls": calls,
     "alone": alone,
     "light": light,
 }
