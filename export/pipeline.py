@@ -36,7 +36,9 @@ from registry.home import work_folder
 from registry.produce import Facts, copy_sealed, produce, recipe_digest
 from registry.reference import check_alias, check_name
 from registry.version import Version
-from serving.package import GATES, SCHEMA_VERSION
+from serving.calibration import calibrated_lanes
+from serving.lanes import usable_cores
+from serving.package import GATES, SCHEMA_VERSION, open_package
 
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "optimum-onnx", "tokenizers", "torch", "transformers")
 # Where a package is put does not change what it is; the checkpoint counts by its digest.
@@ -72,6 +74,9 @@ def export_package(options: ExportOptions) -> ExportResult:
     if options.alias is not None:
         package = store.set_alias(package.reference, options.alias, kind="package")
     folder = store.fetch(package)
+    if found is None and target == "cpu":
+        # Served here, it will ask for its lanes; the answer is kept under miniml's home.
+        calibrated_lanes(open_package(folder), usable_cores())
     return ExportResult(
         version=package,
         folder=folder,

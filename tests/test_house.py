@@ -25,7 +25,16 @@ ARROWS: dict[str, set[str]] = {
         "registry",
         *(
             f"serving.{name}"
-            for name in ("package", "engine", "session", "isa", "lanes", "cost", "errors")
+            for name in (
+                "package",
+                "engine",
+                "session",
+                "isa",
+                "lanes",
+                "calibration",
+                "cost",
+                "errors",
+            )
         ),
     },
     "serving": {"registry.artifact", "registry.errors", "registry.home", "registry.store"},
