@@ -31,7 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "serving": {"registry.artifact", "registry.errors", "registry.home", "registry.store"},
     "benchmarks": {
         f"serving.{name}"
-        for name in ("package", "engine", "session", "lanes", "cost", "planner", "client")
+        for name in ("package", "engine", "session", "lanes", "cost", "planner", "line", "client")
     },
 }
 # Inside serving: a module imports only what stands further right. Only server and deploy_file import app.
