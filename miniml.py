@@ -129,6 +129,9 @@ _stage(bench_app, "load", "benchmarks.options:LoadOptions", "benchmarks.load:run
 _stage(bench_app, "engine", "benchmarks.options:EngineOptions", "benchmarks.engines:run_engines")
 _stage(bench_app, "peers", "benchmarks.options:PeersOptions", "benchmarks.peers.run:run_peers")
 _stage(bench_app, "core", "benchmarks.options:CoreOptions", "benchmarks.core.run:run_core")
+_stage(
+    bench_app, "planner", "benchmarks.options:PlannerOptions", "benchmarks.planning.run:run_planner"
+)
 _stage(bench_app, "demo", "benchmarks.options:DemoOptions", "benchmarks.demo:run_demo")
 
 

@@ -12,7 +12,8 @@ BenchmarkError           exit code 1
 ├── PeerDisagrees        its answers are not those of the checkpoint
 ├── PeerUnsuited         peers cannot serve such a package, or there is no such peer
 ├── NoReplica            the server's processes hold no replica
-└── EngineBroke          the bare engine's process failed
+├── EngineBroke          the bare engine's process failed
+└── BadTrace             a file to replay is missing or holds no arrivals
 """
 
 from __future__ import annotations
@@ -70,3 +71,7 @@ class NoReplica(BenchmarkError):
 
 class EngineBroke(BenchmarkError):
     """The bare engine's process failed."""
+
+
+class BadTrace(BenchmarkError):
+    """A file to replay is missing or holds no arrivals."""

@@ -138,3 +138,37 @@ class CoreOptions:
     output: Path | None = field(
         default=None, metadata={"help": "Where the JSON record goes; default: a new file, named."}
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannerOptions:
+    """The planner beside other ways to batch, on the same arrivals; simulated, so it needs no server.
+
+    Leaves a record and a page with figures.
+
+    [bold]miniml bench planner --package reviews@latest[/]
+
+    [bold]miniml bench planner --trace arrivals.jsonl --lanes 4[/]
+    """
+
+    package: str = field(default="latest", metadata={"help": "Package reference, or a folder."})
+    workload: Literal["reviews", "queries"] | None = field(
+        default=None, metadata={"help": "Texts as long as these; default: both."}
+    )
+    trace: Path | None = field(
+        default=None,
+        metadata={
+            "help": "Recorded arrivals: a record with samples, or .jsonl of arrived_s and tokens."
+        },
+    )
+    texts_count: int = field(default=6000, metadata={"help": "Arrivals of each workload, at most."})
+    measure: bool = field(
+        default=False,
+        metadata={"help": "Measure costs on this machine first, instead of the package's grid."},
+    )
+    lanes: int = field(default=2, metadata={"help": "Lanes simulated."})
+    callers: int = field(default=32, metadata={"help": "Callers of the closed loop."})
+    seed: int = field(default=0, metadata={"help": "Seed of texts, arrivals and noise."})
+    output: Path | None = field(
+        default=None, metadata={"help": "Where the JSON record goes; default: a new file, named."}
+    )
