@@ -14,7 +14,7 @@ from export.checkpoint import TOKENIZER, Checkpoint
 from export.exam import Exam, ExamRow
 from export.gates import Verdict, doubts
 from export.judged import Judged
-from export.machine import machine
+from export.machine import machine, versions
 from export.options import ExportOptions
 from export.preparing import Prepared, read_prepared
 from export.progress import search_progress
@@ -92,6 +92,7 @@ def _facts(
         **{asked: getattr(options, asked) for asked in _ASKED},
         "target": served.target,
         "machine": machine(),
+        "versions": versions(),
         "lanes": asdict(workshop.settings.lanes),
         "torch_max_logit_difference": prepared.torch_max_logit_difference,
     }
