@@ -12,6 +12,7 @@ from typing import Any, Literal
 import onnx
 
 from export.errors import UnknownCandidate
+from export.recipes.bfloat16 import multiply_in_bfloat16
 from export.recipes.dynamic import quantize_dynamically
 from export.recipes.material import Material
 from export.recipes.mixed import quantize_mixed
@@ -96,9 +97,17 @@ CANDIDATES: tuple[Candidate, ...] = (
         calibrated=True,
     ),
     _openvino("bf16", keep_slim, options=_BF16, needs="avx512_bf16"),
-    Candidate(name="int8-row-wise-mixed", make=quantize_mixed, calibrated=True),
+    Candidate(
+        name="int8-row-wise-mixed",
+        make=partial(quantize_mixed, signed=architecture() == "arm64"),
+        calibrated=True,
+    ),
     Candidate(name="int8-per-tensor", make=partial(quantize_dynamically, per_channel=False)),
     Candidate(name="int8-fused-per-channel", make=partial(quantize_dynamically, fused=True)),
+    Candidate(
+        name="int8-fused-per-tensor",
+        make=partial(quantize_dynamically, per_channel=False, fused=True),
+    ),
     Candidate(name="int8-reduced-range", make=partial(quantize_dynamically, reduce_range=True)),
     Candidate(
         name="int8-unsigned",
@@ -122,6 +131,9 @@ CANDIDATES: tuple[Candidate, ...] = (
     Candidate(name="fp32-fused", make=fuse),
     _openvino("fp32", keep_slim, options=_EXACT),
     Candidate(name="cuda-fp16", make=halve, target="cuda", runtime="cuda"),
+    Candidate(
+        name="cuda-bf16", make=_rewritten(multiply_in_bfloat16), target="cuda", runtime="cuda"
+    ),
     Candidate(name="cuda-fp32", make=keep_slim, target="cuda", runtime="cuda"),
     Candidate(name="tensorrt-fp16", make=halve, target="cuda", runtime="tensorrt"),
     Candidate(name=FP32, make=keep),

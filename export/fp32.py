@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,9 @@ _OPSET = 18  # optimum's default today; the recipes build on it
 _COMPARED_TEXTS = 32
 _TOGETHER = 8  # texts of mixed lengths in a batch, so that padding is compared too
 _NOISY = ("optimum", "transformers", "torch.onnx")
+_TASK = "text-classification"
 _SHOWN_KEYS = 3
+_SAID = 200  # characters of a library's message
 
 
 def export_fp32(
@@ -80,7 +83,8 @@ def _load(checkpoint: Checkpoint) -> PreTrainedModel:
         )
     except (ValueError, KeyError, ImportError, SafetensorError) as error:
         raise CheckpointError(
-            f"{checkpoint.folder}: transformers cannot load it ({_first_line(error)})."
+            f"{checkpoint.folder}: transformers cannot load it ({_first_sentence(error)}); fine-tune"
+            " another encoder, or train it again with the versions that are installed here."
         ) from error
     strange = sorted({*loading["missing_keys"], *loading["mismatched_keys"]})
     if strange or model.config.num_labels != len(checkpoint.labels):
@@ -100,12 +104,13 @@ def _load(checkpoint: Checkpoint) -> PreTrainedModel:
 def _export(model: PreTrainedModel, checkpoint: Checkpoint, work: Path) -> Path:
     from optimum.exporters.onnx import onnx_export_from_model
 
+    _check_architecture(model, checkpoint)
     folder, target = work / "optimum", work / "exported.onnx"
     try:
         onnx_export_from_model(
             model,
             folder,
-            task="text-classification",
+            task=_TASK,
             opset=_OPSET,
             device="cpu",
             do_validation=False,  # done above, by the engine that serves, on real texts
@@ -113,7 +118,7 @@ def _export(model: PreTrainedModel, checkpoint: Checkpoint, work: Path) -> Path:
     except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
         raise CheckpointError(
             f"{checkpoint.base_model} ({model.config.model_type}) cannot be exported to ONNX:"
-            f" {_first_line(error)}"
+            f" {_first_sentence(error)}; fine-tune another encoder."
         ) from error
     _without_traces(folder / "model.onnx", target)
     shutil.rmtree(folder)
@@ -155,8 +160,28 @@ def _without_traces(source: Path, target: Path) -> None:
     onnx.save(model, str(target))
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).partition("\n")[0][:200]
+def _check_architecture(model: PreTrainedModel, checkpoint: Checkpoint) -> None:
+    """Raise `CheckpointError` for what the exporter has no recipe for; its own words are for authors."""
+    from optimum.exporters.tasks import TasksManager
+
+    kind = model.config.model_type
+    try:
+        tasks = TasksManager.get_supported_tasks_for_model_type(
+            kind.replace("_", "-"), "onnx", library_name="transformers"
+        )
+    except KeyError:
+        tasks = {}
+    if _TASK not in tasks:
+        raise CheckpointError(
+            f"{checkpoint.base_model} ({kind}) cannot be exported to ONNX: optimum classifies no texts"
+            " with this architecture; fine-tune another encoder, for instance a BERT, RoBERTa,"
+            " ELECTRA, DeBERTa or ModernBERT."
+        )
+
+
+def _first_sentence(error: Exception) -> str:
+    said = str(error).strip() or repr(error)
+    return re.split(r"\.\s|\n", said, maxsplit=1)[0][:_SAID].rstrip(".")
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from typing import Any
 from export.candidates import FP32, Candidate, runtime_options
 from export.checkpoint import TOKENIZER, Checkpoint
 from export.exam import Exam, ExamRow
-from export.gates import Verdict
+from export.gates import Verdict, doubts
 from export.judged import Judged
-from export.machine import machine
+from export.machine import machine, versions
 from export.options import ExportOptions
 from export.preparing import Prepared, read_prepared
 from export.progress import search_progress
@@ -92,6 +92,7 @@ def _facts(
         **{asked: getattr(options, asked) for asked in _ASKED},
         "target": served.target,
         "machine": machine(),
+        "versions": versions(),
         "lanes": asdict(workshop.settings.lanes),
         "torch_max_logit_difference": prepared.torch_max_logit_difference,
     }
@@ -143,17 +144,14 @@ def _notes(
     """What a reader should know beside the numbers."""
     if prepared.not_slimmed:
         yield f"the graph was quantized as exported, not slimmed: {prepared.not_slimmed}"
-    rows, high_percent = served.exam_rows, 100 * served.flip_interval[1]
+    rows = served.exam_rows
     if rows < exam.held_out:
         limit = "--budget-minutes" if rows < len(exam.rows) else "--exam-limit"
         yield f"judged on {rows} of {exam.held_out} held-out rows ({limit})"
     if served.name == FP32 and options.candidates != (FP32,):
         yield "no quantized candidate passed its gates, so fp32 is served"
-    if served.name != FP32 and high_percent > options.max_flip_percent:
-        yield (
-            f"{rows} exam rows are too few to be sure of the flip budget of"
-            f" {options.max_flip_percent:g} %: the true rate may be {high_percent:.1f} %"
-        )
+    if served.name != FP32:
+        yield from doubts(served, options)
     if not served.batch_invariant:
         yield (
             "answers may depend on company in a batch"

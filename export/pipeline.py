@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import UnusableOption
 from export.exam import read_exam
 from export.judging import judge
-from export.machine import machine
+from export.machine import code_digest, machine, versions
 from export.options import ExportOptions
 from export.result import ExportResult
 from export.signing import check_key, sign_package
@@ -40,7 +39,6 @@ from serving.calibration import calibrated_lanes
 from serving.lanes import usable_cores
 from serving.package import GATES, SCHEMA_VERSION, open_package
 
-_LIBRARIES = ("numpy", "onnx", "onnxruntime", "optimum-onnx", "tokenizers", "torch", "transformers")
 # Where a package is put does not change what it is; the checkpoint counts by its digest.
 _NOT_IN_RECIPE = ("checkpoint", "output_name", "candidates", "alias", "output", "reuse", "sign_key")
 # Exported, slimmed and fused, what a quantizer holds meanwhile, a dozen int8 graphs at a quarter
@@ -157,7 +155,8 @@ def _workshop_key(options: ExportOptions, source: Version) -> str:
         "checkpoint": source.digest,
         "exam": [options.min_exam_rows, options.exam_limit],
         "flips": options.max_flip_percent,
-        "versions": _versions(),
+        "versions": versions(),
+        "code": code_digest(),
         "machine": machine(),
     }
     return recipe_digest(parts)[:16]
@@ -176,10 +175,6 @@ def _target(options: ExportOptions) -> Target:
     if options.target != "auto":
         return options.target
     return "cuda" if cuda else "cpu"
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in _LIBRARIES}
 
 
 def _check(options: ExportOptions) -> None:
@@ -231,7 +226,8 @@ def _recipe(options: ExportOptions, source: Version, candidates: Sequence[Candid
             "checkpoint": source.digest,
             "candidates": [candidate.name for candidate in candidates],
             "options": _choices(options),
-            "versions": _versions(),
+            "versions": versions(),
+            "code": code_digest(),
             "machine": machine(),
         }
     )

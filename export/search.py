@@ -211,6 +211,8 @@ class Search:
     ) -> None:
         if step == "make" and self._workshop.graph(name).exists():
             return
+        if step == "make" and (unfit := self._workshop.unfit(name)).exists():
+            raise RecipeUnfit(unfit.read_text(encoding="utf-8"))
         with self._progress.step(name, step, rows) as advance:
             run_step(self._workshop, name, step, given, advance)
 

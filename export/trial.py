@@ -66,7 +66,11 @@ def _make(workshop: Workshop, name: str, _: dict[str, Any], __: Any) -> None:
     graph = workshop.graph(name)
     part = graph.with_name("part.onnx")
     part.unlink(missing_ok=True)
-    candidate.make(workshop.material(), part)
+    try:
+        candidate.make(workshop.material(), part)
+    except RecipeUnfit as error:  # as unfit the next time: a search may have taken minutes
+        workshop.write_text(workshop.unfit(name), str(error))
+        raise
     part.replace(graph)
 
 

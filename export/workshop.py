@@ -5,6 +5,7 @@ prepared.json                 how that went; there once both graphs are
 exam.npz, calibration.npz     encoded texts
 settings.json                 `Settings`, what every step must know
 NAME/model.onnx               a candidate's graph
+NAME/unfit.txt                instead of it: why none can be made
 NAME/answers-0-256.npz        its answers to rows of the exam
 NAME/timing-0.json            its times in one round
 Every file appears whole, by rename.
@@ -55,6 +56,10 @@ class Workshop:
         (self.folder / name).mkdir(exist_ok=True)
         return self.folder / name / "model.onnx"
 
+    def unfit(self, name: str) -> Path:
+        """Why its recipe makes no graph of this checkpoint, if it was tried and does not."""
+        return self.graph(name).with_name("unfit.txt")
+
     def answers(self, name: str, start: int, stop: int) -> Path:
         """Its answers to the rows from *start* up to *stop*."""
         return self.folder / name / f"answers-{start}-{stop}.npz"
@@ -99,11 +104,16 @@ class Workshop:
             flip_budget=self.settings.flip_budget,
         )
 
+    @classmethod
+    def write_json(cls, path: Path, document: Any) -> None:
+        """Whole or not at all."""
+        cls.write_text(path, json.dumps(document))
+
     @staticmethod
-    def write_json(path: Path, document: Any) -> None:
+    def write_text(path: Path, text: str) -> None:
         """Whole or not at all."""
         part = path.with_suffix(".part")
-        part.write_text(json.dumps(document))
+        part.write_text(text, encoding="utf-8")
         part.replace(path)
 
 

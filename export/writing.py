@@ -154,6 +154,7 @@ def _report(
                 **runtime_options(judged.served, checkpoint.hidden_size),
                 "CPU features": ", ".join(required_isa(judged.served)) or "none in particular",
             },
+            "Versions": dict(document["versions"]),
         },
     )
 

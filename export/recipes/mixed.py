@@ -22,7 +22,7 @@ _TEXTS = 48
 _MOST = 1 / 3  # of the layers may stay in fp32; beyond that int8 is not worth its trouble
 
 
-def quantize_mixed(material: Material, target: Path) -> None:
+def quantize_mixed(material: Material, target: Path, *, signed: bool = False) -> None:
     """Leave the most sensitive layers out, one by one, until the training texts keep their answers.
 
     Writes the sensitivity of each layer beside *target*. Raises `RecipeUnfit` when there are no
@@ -36,7 +36,8 @@ def quantize_mixed(material: Material, target: Path) -> None:
     expected = _answers(material, material.slim)
 
     def damage(keep: Collection[str]) -> tuple[float, float]:
-        onnx.save(quantize_rowwise(onnx.load(str(material.slim)), keep=keep), str(scratch))
+        model = quantize_rowwise(onnx.load(str(material.slim)), keep=keep, signed=signed)
+        onnx.save(model, str(scratch))
         found = _answers(material, scratch)
         flips = float(np.mean(found.argmax(axis=1) != expected.argmax(axis=1)))
         return flips, float(np.abs(found - expected).mean())

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 from rich.console import Console
@@ -27,6 +28,9 @@ from export.checkpoint import Checkpoint
 from export.errors import UnusableKey, UnusableOption
 from export.exam import Exam
 from export.judging import judge
+from export.machine import code_digest
+from export.options import Objective
+from export.training_rows import TrainingRows
 from registry import store
 from registry.artifact import file_sha256, read_manifest
 from registry.errors import ArtifactExists
@@ -38,7 +42,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent.parent
 MakeCheckpoint = Callable[..., Path]
-QUICK = ("int8-row-wise,int8-per-channel",)  # as the `result` fixture asked
+# As the `result` fixture asked.
+QUICK = ("int8-row-wise,int8-per-channel",)
+OBJECTIVE: Objective = "size"
 
 
 @pytest.fixture
@@ -84,6 +90,7 @@ def test_gates_are_documented(result: ExportResult, paper: tuple[Checkpoint, Exa
     assert gates == result.gates
     assert gates["exam_rows"] == len(paper[1].rows)
     assert gates["max_flip_percent"] == 2.0
+    assert gates["versions"]["onnxruntime"] == onnxruntime.__version__
     assert gates["torch_max_logit_difference"] < 1e-4
     assert gates["fp32"]["accuracy"] == 1.0
     assert gates["served"] == gates["candidates"][0]
@@ -128,7 +135,13 @@ def test_reuse_returns_the_same_version(result: ExportResult, bert: Path, tmp_pa
     output = tmp_path / "copy"
 
     again = export_package(
-        ExportOptions(checkpoint=str(bert), output=output, reuse=True, candidates=QUICK)
+        ExportOptions(
+            checkpoint=str(bert),
+            output=output,
+            reuse=True,
+            candidates=QUICK,
+            objective=OBJECTIVE,
+        )
     )
 
     assert again.reused
@@ -141,7 +154,9 @@ def test_same_checkpoint_gives_the_same_model(
     result: ExportResult, bert: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Exported again, `model.onnx` has the same bytes; stdout belongs to the front door."""
-    again = export_package(ExportOptions(checkpoint=str(bert), candidates=QUICK))
+    again = export_package(
+        ExportOptions(checkpoint=str(bert), candidates=QUICK, objective=OBJECTIVE)
+    )
 
     assert not again.reused
     assert again.version.number == result.version.number + 1
@@ -223,7 +238,7 @@ def test_cut_short_it_leaves_no_package_and_goes_on(
     """
     output = tmp_path / "package"
     command = [sys.executable, "-m", "miniml", "export", str(bert), "--output", str(output)]
-    command += ["--candidates", *QUICK]
+    command += ["--candidates", *QUICK, "--objective", OBJECTIVE]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
@@ -307,6 +322,40 @@ def test_a_graph_that_cannot_run_is_no_end(paper: tuple[Checkpoint, Exam], tmp_p
 
     assert judged.served.name == "int8-per-channel"
     assert "model.onnx cannot be loaded" in judged.not_tried["int8-row-wise"]
+
+
+def test_what_is_unfit_is_not_tried_twice(paper: tuple[Checkpoint, Exam], tmp_path: Path) -> None:
+    """A recipe that found nothing to do is remembered with its reason when the export goes on."""
+    checkpoint, exam = paper
+    candidates, _ = choose_candidates(["int8-row-wise-mixed"], target="cpu")
+    wide = ExportOptions(max_flip_percent=100)
+    training = TrainingRows(rows=exam.rows)
+
+    once = judge(checkpoint, exam, candidates, wide, tmp_path, training)
+    log = tmp_path / "int8-row-wise-mixed" / "make.log"
+    log.unlink()
+    twice = judge(checkpoint, exam, candidates, wide, tmp_path, training)
+
+    assert "needs no exception" in once.not_tried["int8-row-wise-mixed"]
+    assert twice.not_tried == once.not_tried
+    assert twice.sensitivity == once.sensitivity != {}
+    assert not log.exists()
+
+
+def test_other_code_makes_another_recipe(tmp_path: Path) -> None:
+    """A byte, a name or a file more in the source is seen; what is no source is not."""
+    (tmp_path / "recipes").mkdir()
+    source = tmp_path / "recipes" / "one.py"
+    source.write_text("STEPS = 127\n")
+    before = code_digest(tmp_path)
+    (tmp_path / "recipes" / "one.pyc").write_text("compiled")
+    unchanged = code_digest(tmp_path)
+    source.write_text("STEPS = 126\n")
+    edited_digest = code_digest(tmp_path)
+    source.rename(tmp_path / "recipes" / "two.py")
+
+    assert unchanged == before
+    assert len({before, edited_digest, code_digest(tmp_path)}) == 3
 
 
 def test_without_time_fp32_is_still_judged(paper: tuple[Checkpoint, Exam], tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from math import lgamma
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,8 +16,10 @@ from export.gates import (
     Verdict,
     calibration_error,
     decisions,
+    doubts,
     judge_answers,
     macro_f1,
+    paired_interval,
     wilson,
 )
 from serving.package import Task
@@ -143,6 +148,8 @@ def test_multi_label_row_flips_with_any_label() -> None:
 
     assert found.passed
     assert found.label_flip_rate == pytest.approx(0.038)
+    assert found.accuracy_change == pytest.approx(-0.038)
+    assert found.macro_f1_change < 0
     assert found.accuracy == pytest.approx(1 - 0.038)
 
 
@@ -178,6 +185,57 @@ def test_small_exam_proves_no_batch_budget(rows: int, *, proven: bool) -> None:
 def test_wilson_is_the_known_interval(count: int, total: int, low: float, high: float) -> None:
     """Values of the published formula."""
     assert wilson(count, total) == pytest.approx((low, high), abs=1e-4)
+
+
+@pytest.mark.parametrize("total", [50, 200])
+@pytest.mark.parametrize("chances", [(0.01, 0.01), (0.03, 0.01), (0.2, 0.1)])
+def test_interval_of_a_change_holds_it(total: int, chances: tuple[float, float]) -> None:
+    """Of all exams that could be drawn, about 95 % give an interval around the true change."""
+    lost_chance, gained_chance = chances
+    held = mass = 0.0
+    for lost in range(total + 1):
+        for gained in range(min(total - lost, 80) + 1):
+            rest = total - lost - gained
+            log = lgamma(total + 1) - lgamma(lost + 1) - lgamma(gained + 1) - lgamma(rest + 1)
+            log += lost * math.log(lost_chance) + gained * math.log(gained_chance)
+            probability = math.exp(log + rest * math.log(1 - lost_chance - gained_chance))
+            low, high = paired_interval(lost, gained, total)
+            held += probability * (low <= gained_chance - lost_chance <= high)
+            mass += probability
+
+    assert mass == pytest.approx(1)
+    assert held > 0.93
+
+
+def test_interval_of_a_change_has_two_sides() -> None:
+    """What is lost and gained in equal number cannot be told from nothing; signs are symmetric."""
+    low, high = paired_interval(7, 3, 400)
+
+    assert paired_interval(3, 7, 400) == pytest.approx((-high, -low))
+    assert low < -4 / 400 < high
+    assert sum(paired_interval(5, 5, 400)) == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("rows", "said"), [(ROWS, False), (50, True)])
+def test_a_refusal_by_few_rows_says_so(rows: int, *, said: bool) -> None:
+    """Two flips in fifty rows prove no more than 2 %; forty in a thousand do."""
+    logits = good_logits(rows)
+    flips = rows * 4 // 100
+    logits[:flips] = np.roll(logits[:flips], 1, axis=1)
+
+    found = verdict(sheet(logits))
+
+    assert len(found.reasons) == 2
+    assert all((f"{rows} rows are too few to be sure" in why) is said for why in found.reasons)
+
+
+@pytest.mark.parametrize(("rows", "doubtful"), [(100, 2), (ROWS, 0)])
+def test_a_pass_by_few_rows_says_so(rows: int, doubtful: int) -> None:
+    """Faultless on a hundred rows leaves room for both budgets to be broken; on a thousand, none."""
+    found = verdict(sheet(good_logits(rows)))
+
+    assert found.passed
+    assert len(doubts(found, ExportOptions())) == doubtful
 
 
 def test_macro_f1_is_scikit_learns() -> None:

@@ -24,12 +24,15 @@ from export.checkpoint import Checkpoint
 from export.errors import RecipeUnfit, UnknownCandidate
 from export.exam import Exam
 from export.gates import judge_answers
+from export.recipes.bfloat16 import multiply_in_bfloat16
 from export.recipes.graph import Graph
 from export.recipes.material import Material
 from export.recipes.mixed import SENSITIVITY, quantize_mixed
+from export.recipes.plain import halve
 from export.recipes.probe import Probe
 from export.recipes.rowwise import NARROW_STEPS, compress_weights, quantize_rowwise
 from export.recipes.static import smoothed
+from serving.package import Runtime
 from serving.session import Encoding, open_session, padded
 
 # OpenVINO and, for the rest, whatever this CPU lacks: `choose_candidates` knows.
@@ -187,6 +190,28 @@ def test_compressed_weights_are_the_row_wise_ones(material: Material) -> None:
     assert len(weights) == 12 + 3  # products, and three embeddings
     for name in weights:
         np.testing.assert_array_equal(ours.constant(name), theirs.constant(name))
+
+
+@pytest.mark.parametrize("kind", ["fp16", "bf16"])
+def test_gpu_recipes_keep_the_answers(
+    material: Material, encodings: list[Encoding], tmp_path: Path, kind: str
+) -> None:
+    """In half the bits logits stay near fp32's; run on the CPU, which widens what it cannot add."""
+    graph = tmp_path / "half.onnx"
+    if kind == "fp16":
+        halve(material, graph)
+    else:
+        onnx.save(multiply_in_bfloat16(onnx.load(str(material.slim))), str(graph))
+    runtime: Runtime = "openvino" if kind == "bf16" else "onnxruntime"
+    options = {"INFERENCE_PRECISION_HINT": "f32"} if kind == "bf16" else {}
+    session = open_session(graph, threads=1, runtime=runtime, options=options)
+    expected = answers(material.exported, encodings).alone
+
+    found = answer_exam(session, encodings, pad_token_id=1, streams=1).alone
+
+    half = [t for t in onnx.load(str(graph)).graph.initializer if t.data_type in (10, 16)]
+    assert len(half) >= 12
+    assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
 
 def test_kept_weights_stay_in_float(material: Material) -> None:

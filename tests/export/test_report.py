@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from export.exam import ExamRow
 from export.figures import CandidatePoint, pareto_front
-from export.gates import decisions, wilson
+from export.gates import decisions, paired_interval, wilson
 from export.report import (
     ChangedRow,
     ExportReport,
@@ -83,7 +83,10 @@ def entry(
     return {
         "name": name,
         "accuracy": 0.91 - flips / 8000,
+        "accuracy_change": -flips / 8000,
+        "accuracy_change_interval": list(paired_interval(flips // 4, 0, 2000)),
         "macro_f1": 0.9 - flips / 8000,
+        "macro_f1_change": -flips / 8000,
         "calibration_error": 0.031,
         "label_flip_rate": flips / 2000,
         "flip_interval": list(wilson(flips, 2000)),

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
 import pytest
 
 from export import ExportOptions, export_package
-from export.checkpoint import Checkpoint, read_checkpoint
+from export.checkpoint import Checkpoint
 from export.exam import Exam
 from export.training_rows import read_training_rows
 from registry import store
 from registry.artifact import staged
 from registry.publishing import publish
+from serving.engine import Engine
 from serving.package import open_package
 
 LABELS = ["positive", "negative", "neutral"]  # not the checkpoint's order
@@ -71,14 +73,44 @@ def test_missing_rows_are_said(
     assert why in found.missing
 
 
-def test_calibration_is_stored_and_weighed(dataset: str, bert: Path, tmp_path: Path) -> None:
-    """The temperature is in the package, and what it does to the exam stands beside it."""
-    checkpoint = tmp_path / "again"
-    source = read_checkpoint(bert)
-    with staged(checkpoint, kind="checkpoint", lineage={"dataset": dataset}) as folder:
-        for path in source.folder.iterdir():
+def trained_on(dataset: str, source: Path, target: Path) -> Path:
+    """The checkpoint *source*, said to be trained on *dataset*."""
+    with staged(target, kind="checkpoint", lineage={"dataset": dataset}) as folder:
+        for path in source.iterdir():
             if path.name != "manifest.json":
                 (folder / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def test_thresholds_are_stored_and_served(
+    dataset: str, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Each label has one, fitted on training rows; the engine gives a label exactly from there on."""
+    source = make_checkpoint(task="multi_label")
+    checkpoint = trained_on(dataset, source, tmp_path / "again")
+
+    made = export_package(
+        ExportOptions(checkpoint=str(checkpoint), candidates=("fp32",), tune_thresholds=True)
+    )
+    package = open_package(made.folder)
+    thresholds = package.config.thresholds
+    texts = [answer.text for answer in package.golden()]
+
+    assert thresholds is not None
+    assert len(thresholds) == 3
+    assert set(thresholds) != {0.5}
+    assert package.config.temperature == 1.0
+    assert package.gates["tuned"].keys() == {"training_rows", "macro_f1_before", "macro_f1"}
+    for answer in Engine(package).predict(texts):
+        labelled = zip(package.config.labels, answer.scores, thresholds, strict=True)
+        assert dict(answer.labels or ()) == {
+            label: score for label, score, threshold in labelled if score >= threshold
+        }
+
+
+def test_calibration_is_stored_and_weighed(dataset: str, bert: Path, tmp_path: Path) -> None:
+    """The temperature is in the package, and what it does to the exam stands beside it."""
+    checkpoint = trained_on(dataset, bert, tmp_path / "again")
 
     made = export_package(
         ExportOptions(checkpoint=str(checkpoint), candidates=("fp32",), calibrate=True)
