@@ -11,7 +11,7 @@ from rich.console import Console
 from benchmarks.errors import ImpossibleOption, LoadFailed
 from benchmarks.load.endpoint import fetch_info
 from benchmarks.load.record import LoadRecord, status_name
-from benchmarks.load.texts import CallTexts, choose_texts
+from benchmarks.load.texts import CallTexts, check_texts, choose_texts
 from benchmarks.locusts.driving import LocustLoad, locust_loop
 from benchmarks.options import LoadOptions
 from benchmarks.record import default_path
@@ -31,6 +31,7 @@ def run_load(options: LoadOptions) -> LoadRecord:
     `TooFewFiles`, or `LoadFailed` when the client broke or nothing was answered.
     """
     _refuse_impossible(options)
+    check_texts(options)
     info = fetch_info(options.url)
     texts = choose_texts(options, info)
     bodies = row_bodies(texts.rows, texts_per_call=options.texts_per_call, seed=options.seed)

@@ -62,8 +62,8 @@ class CallTexts:
         }
 
 
-def choose_texts(options: TextOptions, info: Mapping[str, Any]) -> CallTexts:
-    """The texts, told with their lengths; info: what the endpoint says of itself.
+def check_texts(options: TextOptions) -> None:
+    """What can be known before a server is asked.
 
     Raises `NoTexts`, or `ImpossibleOption` for a call of too many or too few.
     """
@@ -71,6 +71,12 @@ def choose_texts(options: TextOptions, info: Mapping[str, Any]) -> CallTexts:
         raise ImpossibleOption(
             f"--texts-per-call is {options.texts_per_call}; give 1 to {MOST_TEXTS_PER_CALL}."
         )
+    if options.texts:
+        read_rows(options.texts)
+
+
+def choose_texts(options: TextOptions, info: Mapping[str, Any]) -> CallTexts:
+    """The texts, told with their lengths; info: what the endpoint says of itself."""
     chosen = _choose(options, info)
     texts = [row["text"] for row in chosen.rows]
     _log.info("%s: %s\n%s", chosen.name, describe_lengths(texts), length_histogram(texts))

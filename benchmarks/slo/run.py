@@ -11,7 +11,7 @@ from rich.console import Console
 from benchmarks.errors import GoalUnreachable, ImpossibleOption, LoadFailed
 from benchmarks.load.endpoint import fetch_info
 from benchmarks.load.record import status_name
-from benchmarks.load.texts import CallTexts, choose_texts
+from benchmarks.load.texts import CallTexts, check_texts, choose_texts
 from benchmarks.options import SloOptions
 from benchmarks.record import default_path
 from benchmarks.slo.record import SloRecord
@@ -58,16 +58,10 @@ def run_slo(options: SloOptions) -> SloRecord:
     Raises `BenchmarkError` with one sentence; `GoalUnreachable` when no rate keeps the goal.
     """
     _refuse_impossible(options)
+    check_texts(options)
     info = fetch_info(options.url)
     texts = choose_texts(options, info)
-    stand = TrialStand(
-        url=options.url,
-        bodies=row_bodies(texts.rows, texts_per_call=options.texts_per_call, seed=options.seed),
-        goal=Goal(p99_ms=options.p99_ms),
-        trial_s=options.trial_s,
-        warmup_s=options.warmup_s,
-        client=options.client,
-    )
+    stand = _stand(options, texts)
     probe = look(stand)
     trials: list[SloTrial] = []
     settled = interrupted = False
@@ -147,6 +141,17 @@ def search(  # noqa: PLR0913 - what a search needs, all by name
         trials.append(trial)
         _tell(trial)
     return False
+
+
+def _stand(options: SloOptions, texts: CallTexts) -> TrialStand:
+    return TrialStand(
+        url=options.url,
+        bodies=row_bodies(texts.rows, texts_per_call=options.texts_per_call, seed=options.seed),
+        goal=Goal(p99_ms=options.p99_ms),
+        trial_s=options.trial_s,
+        warmup_s=options.warmup_s,
+        client=options.client,
+    )
 
 
 def _try_all(

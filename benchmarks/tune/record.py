@@ -14,9 +14,9 @@ from benchmarks.slo.trials import Goal, SloTrial
 from benchmarks.tune.space import ServeSetting
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Contest:
-    """One setting's server and what it held.
+    """One setting's server and what it held; grows while it runs.
 
     stage: "lanes", "batch", "queue" or "final". rate_per_s: the highest that held; 0 when it did not
     beat the best so far. goodput_per_s: answers within the goal, a second, of half as many requests
@@ -25,9 +25,9 @@ class Contest:
 
     setting: ServeSetting
     stage: str
-    package_digest: str
-    rate_per_s: float
-    trials: Sequence[SloTrial]
+    package_digest: str = ""
+    rate_per_s: float = 0.0
+    trials: list[SloTrial] = field(default_factory=list)
     goodput_per_s: float | None = None
     fault: str = ""
 

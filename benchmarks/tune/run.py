@@ -15,9 +15,16 @@ from rich.console import Console
 
 from benchmarks.artifacts import find_folder
 from benchmarks.bisection import Tried
-from benchmarks.errors import BenchmarkError, ConfigNotWritten, GoalUnreachable, ImpossibleOption
+from benchmarks.errors import (
+    BenchmarkError,
+    ConfigNotWritten,
+    GoalUnreachable,
+    ImpossibleOption,
+    LoadFailed,
+    ServerUnreachable,
+)
 from benchmarks.load.endpoint import fetch_info
-from benchmarks.load.texts import CallTexts, choose_texts
+from benchmarks.load.texts import CallTexts, check_texts, choose_texts
 from benchmarks.options import TuneOptions
 from benchmarks.record import default_path
 from benchmarks.server import serving
@@ -37,6 +44,8 @@ _OVERLOAD = 1.5
 _GOODPUT_MARGIN = 1.05
 _FINAL_SHARE = 0.7  # of the budget is for the search, the rest to measure the winner again
 _SAID_CHARS = 300
+# What is wrong with one setting, and says nothing about the next.
+_NOT_SERVED = (ServerUnreachable, LoadFailed, GoalUnreachable, RemoteError)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,6 +74,7 @@ def run_tune(options: TuneOptions) -> TuneRecord:
     Raises `BenchmarkError` with one sentence for what is wrong or missing.
     """
     _refuse_impossible(options)
+    check_texts(options)
     for package in options.package:
         find_folder(package, "package")
     course = _Course(options=options, goal=Goal(p99_ms=options.p99_ms))
@@ -74,11 +84,7 @@ def run_tune(options: TuneOptions) -> TuneRecord:
     except KeyboardInterrupt:
         interrupted = True
     if course.best is None and not interrupted:
-        faults = [contest.fault for contest in course.contests if contest.fault]
-        raise GoalUnreachable(
-            f"No setting keeps a p99 of {options.p99_ms:g} ms on these texts"
-            f"{f' ({faults[-1]})' if faults else ''}; give a higher --p99-ms."
-        )
+        raise _nothing_held(course)
     if course.best and not interrupted:
         _write_config(course.best, options)
     record = _record(course, partial=interrupted)
@@ -131,8 +137,7 @@ def _queues(course: _Course) -> list[ServeSetting]:
 def _contest(course: _Course, setting: ServeSetting, stage: str) -> None:
     """Serve with *setting*, try it, and keep it when it is the best."""
     _log.info("%s: %s", stage, setting.name)
-    trials: list[SloTrial] = []
-    digest, rate_per_s, goodput_per_s, fault = "", 0.0, None, ""
+    contest = Contest(setting=setting, stage=stage)
     try:
         with serving(
             setting.package,
@@ -141,26 +146,21 @@ def _contest(course: _Course, setting: ServeSetting, stage: str) -> None:
             environment=setting.environment,
         ) as server:
             info = fetch_info(server.url)
-            digest = str(info.get("package_digest", ""))
+            contest.package_digest = str(info["package_digest"])
             stand = _stand(course, server.url, info)
             if stage == "queue":
-                goodput_per_s = _goodput(course, stand, trials)
+                contest.goodput_per_s = _goodput(course, stand, contest.trials)
             else:
-                rate_per_s = _race(course, stand, trials, stage)
-    except (BenchmarkError, RemoteError) as error:
-        fault = str(error)
-        _log.info("Not tried: %s", fault)
-    contest = Contest(
-        setting=setting,
-        stage=stage,
-        package_digest=digest,
-        rate_per_s=rate_per_s,
-        trials=trials,
-        goodput_per_s=goodput_per_s,
-        fault=fault,
-    )
-    _judge(course, contest)
-    course.contests.append(contest)
+                contest.rate_per_s = _race(course, stand, contest.trials, stage)
+    except _NOT_SERVED as error:
+        contest.fault = str(error)
+        _log.info("Left out: %s", error)
+    except KeyboardInterrupt:
+        contest.fault = "interrupted"
+        raise
+    finally:
+        _judge(course, contest)
+        course.contests.append(contest)
 
 
 def _judge(course: _Course, contest: Contest) -> None:
@@ -220,6 +220,16 @@ def _refuse_impossible(options: TuneOptions) -> None:
         raise ImpossibleOption(
             f"{options.write_config} is there already; remove it or choose another --write-config."
         )
+
+
+def _nothing_held(course: _Course) -> BenchmarkError:
+    """Why there is no best: no server came up, or none kept the goal."""
+    faults = [contest.fault for contest in course.contests if contest.fault]
+    if len(faults) == len(course.contests) and not any(c.trials for c in course.contests):
+        return ServerUnreachable(f"No setting could be tried: {faults[-1]}")
+    return GoalUnreachable(
+        f"No setting keeps a p99 of {course.goal.p99_ms:g} ms on these texts; give a higher --p99-ms."
+    )
 
 
 def _write_config(best: ServeSetting, options: TuneOptions) -> None:
