@@ -126,6 +126,8 @@ for _verb, _options, _function in (
 ):
     _stage(package_app, _verb, f"export.package_options:{_options}", f"export.packages.{_function}")
 _stage(bench_app, "load", "benchmarks.options:LoadOptions", "benchmarks.load:run_load")
+_stage(bench_app, "slo", "benchmarks.options:SloOptions", "benchmarks.slo.run:run_slo")
+_stage(bench_app, "tune", "benchmarks.options:TuneOptions", "benchmarks.tune.run:run_tune")
 _stage(bench_app, "engine", "benchmarks.options:EngineOptions", "benchmarks.engines:run_engines")
 _stage(bench_app, "peers", "benchmarks.options:PeersOptions", "benchmarks.peers.run:run_peers")
 _stage(bench_app, "core", "benchmarks.options:CoreOptions", "benchmarks.core.run:run_core")

@@ -14,8 +14,8 @@ from rich.console import Group
 from rich.table import Table
 
 from benchmarks.load import fetch_info, run_load
+from benchmarks.load.record import LoadRecord, summary
 from benchmarks.options import DemoOptions, LoadOptions
-from benchmarks.record import LoadRecord
 from benchmarks.server import serving
 from serving.client import Client
 
@@ -42,7 +42,7 @@ class DemoResult:
             "answers": [dict(answer) for answer in self.answers],
             "package_digest": self.info["package_digest"],
             "gates": self.info["gates"],
-            "load": self.load.summary(),
+            "load": summary(self.load.run),
         }
 
     def __rich__(self) -> Group:
@@ -62,6 +62,7 @@ def run_demo(options: DemoOptions) -> DemoResult:
         load = run_load(
             LoadOptions(
                 url=server.url,
+                workload="examples",
                 users=options.users,
                 duration_s=options.duration_s,
                 output=options.output,
@@ -84,7 +85,7 @@ def _answers_table(answers: tuple[Mapping[str, Any], ...]) -> Table:
 
 
 def _closing_table(info: Mapping[str, Any], load: LoadRecord) -> Table:
-    gates, numbers = info["gates"], load.summary()
+    gates, numbers = info["gates"], summary(load.run)
     fp32, served = gates["fp32"], gates["served"]
     table = Table(title=f"Package {info['name']}, {info['precision']}", title_justify="left")
     table.add_column("")

@@ -3,6 +3,9 @@
 BenchmarkError           exit code 1
 ├── ServerUnreachable    nothing answers at the URL, or it stopped answering
 ├── LoadFailed           the load client did not finish, or no request was answered
+├── TooFewFiles          the load client may not open as many connections
+├── GoalUnreachable      no rate, however low, keeps the latency goal
+├── ConfigNotWritten     serving did not write the config file of the best setting
 ├── NoTexts              the workload file is missing or holds no text
 ├── NoArtifact           the package or checkpoint to measure is not there
 ├── ImpossibleOption     an option that cannot be
@@ -31,6 +34,18 @@ class ServerUnreachable(BenchmarkError):
 
 class LoadFailed(BenchmarkError):
     """The load client did not finish, or no request was answered."""
+
+
+class TooFewFiles(BenchmarkError):
+    """The load client may not open as many connections."""
+
+
+class GoalUnreachable(BenchmarkError):
+    """No rate, however low, keeps the latency goal."""
+
+
+class ConfigNotWritten(BenchmarkError):
+    """Serving did not write the config file of the best setting."""
 
 
 class NoTexts(BenchmarkError):

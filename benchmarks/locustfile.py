@@ -1,58 +1,100 @@
-"""Locust users for a miniml endpoint.
+"""Locust users for a miniml endpoint, in a closed or an open loop.
 
-On its own, with Locust's web page:  locust -f benchmarks/locustfile.py --host http://127.0.0.1:8000
-Headless, with a JSON record:        miniml bench load --url http://127.0.0.1:8000
+With Locust's web page, where all options below can be set:
+    locust -f benchmarks/locustfile.py --host http://127.0.0.1:8000
+On several cores, or machines:
+    locust -f benchmarks/locustfile.py --host http://127.0.0.1:8000 --processes 4
+Headless, with a JSON record:
+    miniml bench load --url http://127.0.0.1:8000
 
-MINIML_BODIES names a file of request bodies, one JSON document a line (default: one short text).
-MINIML_SAMPLES names the file that receives [sent_s, latency_ms, ok] for every request at the end.
+With --rate-per-s requests are due by a schedule and latency counts from then, in Locust's own numbers,
+too; Locust's users are then the most requests under way at once.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from itertools import count
-from pathlib import Path
 from typing import Any
 
-from locust import FastHttpUser, constant, events, task
+from geventhttpclient.client import HTTPClientPool
+from locust import FastHttpUser, LoadTestShape, constant, events, task
 
-_DEFAULT_BODY = json.dumps({"text": "Friendly staff, but the soup was cold."})
+from benchmarks.client_process import allow_files
+from benchmarks.locusts.session import LocustSession
+from benchmarks.schedule import level_at, stages
+from benchmarks.workloads import WORKLOADS
+
 _HEADERS = {"content-type": "application/json"}
-_turn = count()
-_samples: list[tuple[float, float, int]] = []
-_bodies: list[str] = []
-_started_s = 0.0
+_MOST_CONNECTIONS = 10_000  # Locust's users are the limit
 
 
-@events.test_start.add_listener
-def _begin(**_: Any) -> None:
-    """Read the bodies once, before the first request."""
-    global _started_s  # noqa: PLW0603 - Locust's hooks are module functions
-    path = os.environ.get("MINIML_BODIES")
-    _bodies[:] = Path(path).read_text(encoding="utf-8").splitlines() if path else [_DEFAULT_BODY]
-    _started_s = time.time()
+@events.init_command_line_parser.add_listener
+def _options(parser: Any, **_: Any) -> None:
+    """What can be asked for; Locust's web page shows the same."""
+    add = parser.add_argument
+    add("--workload", choices=tuple(WORKLOADS), default="reviews", help="Made-up texts.")
+    add("--texts", default="", help="File of texts, .txt or .jsonl, instead.")
+    add("--texts-per-call", type=int, default=1, help="Texts in one request, 1 to 64.")
+    add("--rate-per-s", type=float, default=0.0, help="Open loop: requests a second; 0: closed.")
+    add("--arrivals", choices=("poisson", "constant"), default="poisson", help="Open loop.")
+    add("--shape", choices=("steady", "ramp", "steps"), default="steady", help="How it rises.")
+    add("--warmup-s", type=float, default=0.0, help="Seconds before, at the first level.")
+    add("--duration-s", type=float, default=60.0, help="Seconds; 0: a closed loop without end.")
+    add("--drain-s", type=float, default=30.0, help="How long answers are waited for at the end.")
+    add("--seed", type=int, default=0, help="Seed of texts and arrivals.")
 
 
-@events.request.add_listener
-def _keep(start_time: float, response_time: float, exception: Any, **_: Any) -> None:
-    _samples.append((start_time - _started_s, response_time, int(exception is None)))
-
-
-@events.quitting.add_listener
-def _write(**_: Any) -> None:
-    if path := os.environ.get("MINIML_SAMPLES"):
-        Path(path).write_text(json.dumps(_samples), encoding="utf-8")
+@events.init.add_listener
+def _tie(environment: Any, **_: Any) -> None:
+    """The load of this process, tied to Locust's events."""
+    allow_files()
+    options = environment.parsed_options
+    environment.miniml = LocustSession(environment)
+    if not options.rate_per_s and options.shape != "steady":
+        environment.shape_class = RisingUsers(environment)
+    pool = HTTPClientPool(concurrency=_MOST_CONNECTIONS, network_timeout=options.drain_s)
+    PredictUser.client_pool = pool
 
 
 class PredictUser(FastHttpUser):
-    """Closed loop: asks, waits for the answer, asks again with the next body."""
+    """Asks when it gets a ticket: at once in a closed loop, when it is due in an open one.
+
+    All share a pool, whose last used connection is used next: servers close those that idle.
+    """
 
     wait_time = constant(0)
 
     @task
     def predict(self) -> None:
         """One `POST /predict`."""
-        body = _bodies[next(_turn) % len(_bodies)]
-        self.client.post("/predict", data=body, headers=_HEADERS)
+        generator = self.environment.miniml.generator
+        ticket = generator.take()
+        body = generator.bodies[ticket.body]
+        with self.client.post(
+            "/predict", data=body, headers=_HEADERS, catch_response=True
+        ) as response:
+            error = getattr(response, "error", None)
+            latency_ms = generator.answered(ticket, response.status_code, error)
+            response.request_meta["response_time"] = latency_ms
+
+
+class RisingUsers(LoadTestShape):
+    """A closed loop whose users rise to `--users` in a ramp or in steps."""
+
+    abstract = True  # else Locust would use it for every load
+    use_common_options = True
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__()
+        self._session = environment.miniml
+        self._options = environment.parsed_options
+
+    def tick(self) -> tuple[int, float] | None:
+        """Users wanted now, and how fast they may come; None at the end."""
+        if self._session.complete:
+            return None
+        options = self._options
+        users = options.num_users or 1
+        found = stages(
+            options.shape, users, warmup_s=options.warmup_s, duration_s=options.duration_s
+        )
+        return max(1, round(level_at(found, self.get_run_time()))), float(users)

@@ -6,27 +6,118 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+Workload = Literal["reviews", "queries", "mixed", "long", "repeated", "examples"]
+_TEXTS_HELP = "File of texts, .txt or .jsonl, instead of a workload."
+_WORKLOAD_HELP = (
+    "Made-up texts as long as real ones, or the endpoint's own examples; default: reviews."
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """Closed-loop load test with Locust; leaves a JSON record.
+    """Load test of an endpoint, closed or open loop, with Locust; leaves a JSON record.
 
     [bold]miniml bench load --url http://127.0.0.1:8000 --users 32 --duration-s 30[/]
+
+    [bold]miniml bench load --rate-per-s 50 --workload queries --shape steps[/]
     """
 
     url: str = field(default="http://127.0.0.1:8000", metadata={"help": "Endpoint to load."})
-    texts: Path | None = field(
+    texts: Path | None = field(default=None, metadata={"help": _TEXTS_HELP})
+    workload: Workload | None = field(default=None, metadata={"help": _WORKLOAD_HELP})
+    texts_per_call: int = field(default=1, metadata={"help": "Texts in one request, 1 to 64."})
+    users: int | None = field(
         default=None,
-        metadata={"help": "File of texts, .txt or .jsonl; default: the endpoint's own examples."},
+        metadata={
+            "help": "Closed loop: connections, each with one request, 8 by default. Open loop: the"
+            " most requests under way, 256 by default."
+        },
     )
-    workload: Literal["reviews", "queries"] | None = field(
-        default=None, metadata={"help": "Made-up texts as long as real ones, instead of a file."}
+    rate_per_s: float | None = field(
+        default=None,
+        metadata={"help": "Open loop: requests a second, due whatever the server does."},
     )
-    texts_per_call: int = field(default=1, metadata={"help": "Texts in one request."})
-    users: int = field(default=8, metadata={"help": "Connections, each with one request."})
+    arrivals: Literal["poisson", "constant"] = field(
+        default="poisson", metadata={"help": "Open loop: by chance, or evenly spaced."}
+    )
+    shape: Literal["steady", "ramp", "steps"] = field(
+        default="steady",
+        metadata={
+            "help": "Rise to the rate, or the users, from a fifth of it: in a line, in steps."
+        },
+    )
+    client: Literal["locust", "wire"] = field(
+        default="locust",
+        metadata={"help": "wire: our own lean client, where Locust would take the server's cores."},
+    )
+    processes: int = field(default=1, metadata={"help": "Locust's workers; one record of all."})
     duration_s: float = field(default=15.0, metadata={"help": "Seconds measured."})
     warmup_s: float = field(default=2.0, metadata={"help": "Seconds before, not measured."})
-    seed: int = field(default=0, metadata={"help": "Seed of the order of the texts."})
+    seed: int = field(default=0, metadata={"help": "Seed of texts, their order, and arrivals."})
+    output: Path | None = field(
+        default=None, metadata={"help": "Where the JSON record goes; default: a new file, named."}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SloOptions:
+    """The highest rate at which an endpoint keeps its latency goal, how sure that is, and the knee.
+
+    [bold]miniml bench slo --p99-ms 100 --url http://127.0.0.1:8000 --workload queries[/]
+    """
+
+    p99_ms: float = field(default=100.0, metadata={"help": "Goal: the 99th percentile at most."})
+    url: str = field(default="http://127.0.0.1:8000", metadata={"help": "Endpoint to load."})
+    texts: Path | None = field(default=None, metadata={"help": _TEXTS_HELP})
+    workload: Workload | None = field(default=None, metadata={"help": _WORKLOAD_HELP})
+    texts_per_call: int = field(default=1, metadata={"help": "Texts in one request, 1 to 64."})
+    client: Literal["wire", "locust"] = field(
+        default="wire",
+        metadata={"help": "wire: our own lean client, for cores shared with the server."},
+    )
+    trial_s: float = field(default=8.0, metadata={"help": "Seconds at each rate, or more if rare."})
+    warmup_s: float = field(default=1.0, metadata={"help": "Seconds before, not measured."})
+    repeats: int = field(default=3, metadata={"help": "Trials of the rates that decide."})
+    max_trials: int = field(default=24, metadata={"help": "Trials at most, the curve's left out."})
+    precision: float = field(
+        default=0.05,
+        metadata={"help": "How near the rate that fails must be to the one that holds."},
+    )
+    curve: bool = field(
+        default=True, metadata={"help": "Also measure a quarter, half, and three quarters of it."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of texts, their order, and arrivals."})
+    output: Path | None = field(
+        default=None, metadata={"help": "Where the JSON record goes; default: a new file, named."}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneOptions:
+    """Search lanes, threads, batch and queue limits, and packages for the highest rate on your texts.
+
+    Starts a server of each setting in turn, and writes the best as a config file for Ray Serve.
+
+    [bold]miniml bench tune --package reviews@latest --texts mine.txt --budget-minutes 20[/]
+
+    [bold]miniml bench tune --package small@latest --package large@latest --p99-ms 50[/]
+    """
+
+    package: tuple[str, ...] = field(
+        default=("latest",), metadata={"help": "Package reference; repeat it for variants."}
+    )
+    texts: Path | None = field(default=None, metadata={"help": _TEXTS_HELP})
+    workload: Workload | None = field(default=None, metadata={"help": _WORKLOAD_HELP})
+    texts_per_call: int = field(default=1, metadata={"help": "Texts in one request, 1 to 64."})
+    p99_ms: float = field(default=100.0, metadata={"help": "Goal: the 99th percentile at most."})
+    budget_minutes: float = field(default=15.0, metadata={"help": "Time for all of it."})
+    trial_s: float = field(default=5.0, metadata={"help": "Seconds at each rate tried."})
+    warmup_s: float = field(default=1.0, metadata={"help": "Seconds before, not measured."})
+    port: int = field(default=8000, metadata={"help": "Port that the servers take in turn."})
+    write_config: Path = field(
+        default=Path("serve.yaml"), metadata={"help": "Where the best goes, for `serve run`."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of texts, their order, and arrivals."})
     output: Path | None = field(
         default=None, metadata={"help": "Where the JSON record goes; default: a new file, named."}
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,15 +29,21 @@ class RunningServer:
 
 
 @contextmanager
-def serving(package: str, *, port: int) -> Iterator[RunningServer]:
+def serving(
+    package: str,
+    *,
+    port: int,
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[RunningServer]:
     """Serve *package* on this machine inside the block; it is stopped again whatever happens.
 
-    Raises `PortTaken`, or `ServerUnreachable` when the server does not become ready.
+    arguments: more of `miniml serve`; environment: on top of ours. Raises `PortTaken`, or `ServerUnreachable` when the server does not become ready.
     """
     _refuse_taken(port)
     url = f"http://{_HOST}:{port}"
-    command = [sys.executable, "-m", "miniml", "serve", package, "--port", str(port)]
-    process = subprocess.Popen(command)  # noqa: S603
+    command = [sys.executable, "-m", "miniml", "serve", package, "--port", str(port), *arguments]
+    process = subprocess.Popen(command, env={**os.environ, **(environment or {})})  # noqa: S603
     try:
         with Client(url) as client:
             client.wait_ready(timeout_s=_START_TIMEOUT_S, alive=lambda: process.poll() is None)

@@ -11,7 +11,7 @@ import pytest
 
 COMMANDS = (
     ["transform"], ["train"], ["export"], ["serve"], ["predict"], ["bench", "load"],
-    ["bench", "demo"], ["bench", "engine"], ["bench", "core"], ["bench", "peers"],
+    ["bench", "slo"], ["bench", "tune"], ["bench", "demo"], ["bench", "engine"], ["bench", "core"], ["bench", "peers"],
     ["package", "inspect"], ["package", "verify"], ["package", "diff"],
     ["package", "bench"], ["registry", "list"], ["registry", "show"], ["registry", "alias"],
     ["registry", "verify"], ["registry", "gc"], ["registry", "ui"],

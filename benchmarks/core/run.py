@@ -132,7 +132,7 @@ def _stand(
         batched=package.config.batch_invariant,
         lanes=info["lanes"]["count"],
         threads=info["lanes"]["threads"],
-        texts={name: make(_TEXTS[name], options.seed) for name, make in WORKLOADS.items()},
+        texts={name: WORKLOADS[name](count, options.seed) for name, count in _TEXTS.items()},
         seconds_s=options.seconds_s,
         warmup_s=options.warmup_s,
         overload_s=options.overload_s,
@@ -148,7 +148,7 @@ def _parts(options: CoreOptions) -> tuple[str, ...]:
 
 
 def _workloads(options: CoreOptions) -> tuple[str, ...]:
-    return (options.workload,) if options.workload else tuple(WORKLOADS)
+    return (options.workload,) if options.workload else tuple(_TEXTS)
 
 
 def _refuse_nonsense(options: CoreOptions) -> None:

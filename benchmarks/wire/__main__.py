@@ -1,36 +1,44 @@
-"""The load client's process: a job as JSON on stdin, samples into the file it names."""
+"""The load client's process: a job as JSON on stdin, samples into the folder it names."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import json
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.client_process import allow_files
+from benchmarks.samples import SampleFile
 from benchmarks.wire.arrivals import OpenLoop
-from benchmarks.wire.loops import ClosedLoop, Load, OnceLoop
+from benchmarks.wire.loops import ClosedLoop, Load, OnceLoop, is_out_of_files
 from benchmarks.wire.requests import post_requests
 
-_LOOPS: dict[str, type[Load]] = {"closed": ClosedLoop, "open": OpenLoop, "once": OnceLoop}
+LOOPS: dict[str, type[Load]] = {"closed": ClosedLoop, "open": OpenLoop, "once": OnceLoop}
 
 
 def main() -> None:
     """Run the job."""
     job = json.load(sys.stdin)
+    allow_files()
+    requests = requests_of(job)
+    gc.disable()  # samples are never garbage, and walking through them would delay answers
+    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        runner.run(_load(job, requests))
+
+
+def requests_of(job: dict[str, Any]) -> list[bytes]:
+    """What goes over the wire, a body each."""
     host = f"[{job['host']}]" if ":" in job["host"] else job["host"]
-    requests = post_requests(
+    return post_requests(
         Path(job["bodies"]).read_bytes(),
         job["sizes_bytes"],
         path=job["prefix"] + job["path"],
         host=f"{host}:{job['port']}",
     )
-    gc.disable()  # samples are never garbage, and walking through them would delay answers
-    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-        document = runner.run(_load(job, requests))
-    Path(job["samples"]).write_text(json.dumps(document), encoding="utf-8")
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
@@ -41,22 +49,23 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-async def _load(job: dict[str, Any], requests: list[bytes]) -> dict[str, Any]:
-    load = _LOOPS[job["mode"]](job, requests)
+async def _load(job: dict[str, Any], requests: list[bytes]) -> None:
+    samples = SampleFile(Path(job["folder"]))
+    load = LOOPS[job["mode"]](job, requests, samples)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, load.interrupt)
     try:
         await load.connect()
     except OSError as error:
-        return {"refused": str(error)}
+        samples.end(load.end() | _why_not(error))
+        return
     before_s = time.process_time()
     await load.run()
-    load_s = load.elapsed_s()
-    return {
-        "samples": load.samples,
-        "warmup_s": job["warmup_s"],
-        "duration_s": job.get("duration_s", load_s),
-        "load_s": load_s,
-        "client_cpu_s": time.process_time() - before_s,
-    }
+    samples.end(load.end() | {"clients": [load.client(time.process_time() - before_s)]})
+
+
+def _why_not(error: OSError) -> dict[str, Any]:
+    """Why no load began."""
+    return {"out_of_files": True} if is_out_of_files(error) else {"refused": str(error)}
 
 
 if __name__ == "__main__":

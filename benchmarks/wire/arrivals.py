@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.schedule import Schedule
 from benchmarks.wire.loops import Load, Ticket
 from benchmarks.wire.requests import Connection
 
+_TICK_S, _SPIN_S = 0.001, 0.00025
+
 
 class OpenLoop(Load):
-    """Requests arrive by a Poisson process and take the line that was used last.
+    """Requests arrive when the schedule says and take the line that was used last.
 
     That one is sure to be alive: servers close lines that idle. More are opened when all are busy.
     """
 
-    def __init__(self, job: Mapping[str, Any], requests: Sequence[bytes]) -> None:
-        super().__init__(job, requests)
-        self._due_s = arrivals_s(job["rate_per_s"], self._end_s, seed=job["seed"])
+    def __init__(
+        self, job: Mapping[str, Any], requests: Sequence[bytes], *rest: Any, **by_name: Any
+    ) -> None:
+        super().__init__(job, requests, *rest, **by_name)
+        self._due_s = Schedule(**job["schedule"]).due_s()
         self._arrived = 0
         self._idle: list[Connection] = []
         self._waiting: deque[Ticket] = deque()
@@ -41,7 +45,11 @@ class OpenLoop(Load):
             self._arrived += 1
         self._serve()
         if self._arrived < len(self._due_s):
-            self._loop.call_later(self._due_s[self._arrived] - now_s, self._arrive)
+            wait_s = self._due_s[self._arrived] - self.elapsed_s()
+            # uvloop rounds to milliseconds: through less than half of one it would spin.
+            self._loop.call_later(
+                max(wait_s, _TICK_S) if wait_s > _SPIN_S else wait_s, self._arrive
+            )
         else:
             self._stop_if_finished()
 
@@ -75,13 +83,3 @@ class OpenLoop(Load):
         while self._waiting:
             self._unanswered(self._waiting.popleft())
         super()._give_up()
-
-
-def arrivals_s(rate_per_s: float, end_s: float, *, seed: int) -> list[float]:
-    """Times of a Poisson process from 0 to *end_s*; equal seeds, equal times."""
-    chance = random.Random(seed)  # noqa: S311 - a workload, not a secret
-    times_s, at_s = [], chance.expovariate(rate_per_s)
-    while at_s < end_s:
-        times_s.append(at_s)
-        at_s += chance.expovariate(rate_per_s)
-    return times_s

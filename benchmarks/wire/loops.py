@@ -7,16 +7,27 @@ server must take as little of them as it can.
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.samples import SampleFile
 from benchmarks.wire.requests import Connection, Timings
 
 _NO_ANSWER = 0
 _RECONNECT_S = 0.05  # a server that refuses connections must not be hammered by a busy loop
+_BEAT_S = 0.02
+_FLUSH_BEATS = 10
+_NEVER_S, _NAN = float("inf"), float("nan")
+_NOT_TOLD: Timings = [None, None, None]
+
+
+def is_out_of_files(error: OSError) -> bool:
+    """Whether no more connections can be opened by this process, or this machine."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,25 +39,36 @@ class Ticket:
 
 
 class Load(ABC):
-    """Lines to one address, and a sample for every request: [body, sent_s, latency_ms, status, ...].
+    """Lines to one address, and a sample for every request.
 
-    job: what `benchmarks.wire` sends. requests: whole requests, one a body.
+    job: what `benchmarks.wire` sends. requests: whole requests, one a body. clock: in seconds.
     """
 
-    def __init__(self, job: Mapping[str, Any], requests: Sequence[bytes]) -> None:
-        self.samples: list[list[Any]] = []
+    def __init__(
+        self,
+        job: Mapping[str, Any],
+        requests: Sequence[bytes],
+        samples: SampleFile,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._samples = samples
+        self._answers: dict[int, str] = {}
+        self._lags_ms: list[float] = []
         self._address = (job["host"], job["port"])
         self._limit = int(job["connections"])
-        self._keep = bool(job["keep_answers"])
+        self._keep = bool(job.get("keep_answers"))
         self._drain_s = float(job["drain_s"])
         self._end_s = float(job["warmup_s"]) + float(job.get("duration_s", 0.0))
         self._requests = requests
-        self._under_way: dict[Connection, Ticket] = {}
+        self._under_way: dict[Connection, tuple[Ticket, float]] = {}  # and when it was shot
         self._lines: set[Connection] = set()
         self._reconnects: set[asyncio.Task[None]] = set()
-        self._begin_s = time.perf_counter()
+        self._clock = clock
+        self._begin_s = clock()
         self._loop = asyncio.get_running_loop()
         self._done = self._loop.create_future()
+        self._interrupted = self._out_of_files = False
 
     async def connect(self) -> None:
         """Open the first lines. Raises OSError when nobody listens."""
@@ -55,17 +77,39 @@ class Load(ABC):
 
     async def run(self) -> None:
         """Send until the end, then wait for what is under way."""
-        self._begin_s = time.perf_counter()
-        self._begin()
+        self._begin_s = self._clock()
+        self._beat(0, self._begin_s)
+        if not self._done.done():
+            self._begin()
         await self._done
         for task in self._reconnects:
             task.cancel()
         for line in tuple(self._lines):
             line.close()
 
+    def interrupt(self) -> None:
+        """End now; what is under way is not waited for and leaves no sample."""
+        self._interrupted = True
+        self._stop()
+
+    def end(self) -> dict[str, Any]:
+        """What is known only at the end."""
+        return {
+            "load_s": self.elapsed_s(),
+            "began_s": self._begin_s,
+            "clients": [],
+            "interrupted": self._interrupted,
+            "out_of_files": self._out_of_files,
+            "answers": self._answers,
+        }
+
+    def client(self, cpu_s: float) -> dict[str, Any]:
+        """This process, as the end tells it."""
+        return {"cpu_s": cpu_s, "lags_ms": self._lags_ms}
+
     def elapsed_s(self) -> float:
         """Seconds since the load began."""
-        return time.perf_counter() - self._begin_s
+        return self._clock() - self._begin_s
 
     @abstractmethod
     def _first_lines(self) -> int:
@@ -83,16 +127,27 @@ class Load(ABC):
     def _finished(self) -> bool:
         """Whether nothing is to be waited for; asked after each answer."""
 
+    def _beat(self, count: int, due_s: float) -> None:
+        """See how late our own clock is, and let who watches see the samples."""
+        self._lags_ms.append(round((self._clock() - due_s) * 1e3, 2))
+        if count % _FLUSH_BEATS == 0:
+            self._samples.flush()
+        if not self._done.done():
+            now_s = self._clock()
+            self._loop.call_later(_BEAT_S, self._beat, count + 1, now_s + _BEAT_S)
+
     def _shoot(self, line: Connection, ticket: Ticket) -> None:
-        self._under_way[line] = ticket
+        self._under_way[line] = (ticket, self.elapsed_s())
         line.send(self._requests[ticket.body])
 
     def _answered(
         self, line: Connection, status: int, timings: Timings, body: bytes | None
     ) -> None:
-        if (ticket := self._under_way.pop(line, None)) is None:
+        if (shot := self._under_way.pop(line, None)) is None:
             return  # given up already
-        self._keep_sample(ticket, status, timings, body)
+        if body is not None:
+            self._answers[self._samples.count] = body.decode("latin-1")
+        self._keep_sample(*shot, status, timings)
         if self._stop_if_finished():
             return
         if line.usable:
@@ -100,8 +155,8 @@ class Load(ABC):
 
     def _lost(self, line: Connection) -> None:
         self._lines.discard(line)
-        if (ticket := self._under_way.pop(line, None)) is not None:
-            self._unanswered(ticket)
+        if (shot := self._under_way.pop(line, None)) is not None:
+            self._keep_sample(*shot, _NO_ANSWER, _NOT_TOLD)
         if not self._stop_if_finished():
             self._replace()
 
@@ -115,7 +170,11 @@ class Load(ABC):
         while not self._done.done():
             try:
                 line = await self._open_line()
-            except OSError:
+            except OSError as error:
+                if is_out_of_files(error):
+                    self._out_of_files = True
+                    self._stop()
+                    return
                 self._refused()
                 await asyncio.sleep(_RECONNECT_S)
             else:
@@ -135,29 +194,32 @@ class Load(ABC):
         self._lines.add(line)
         return line
 
-    def _keep_sample(
-        self, ticket: Ticket, status: int, timings: Timings, body: bytes | None
-    ) -> None:
-        latency_ms = (self.elapsed_s() - ticket.sent_s) * 1e3
-        answer = None if body is None else body.decode("latin-1")
-        self.samples.append([ticket.body, ticket.sent_s, latency_ms, status, *timings, answer])
+    def _keep_sample(self, ticket: Ticket, shot_s: float, status: int, timings: Timings) -> None:
+        due_s = ticket.sent_s
+        latency_ms = (self.elapsed_s() - due_s) * 1e3
+        told = (_NAN if timing is None else timing for timing in timings)
+        late_ms = (shot_s - due_s) * 1e3
+        self._samples.add(ticket.body, due_s, latency_ms, late_ms, status, *told)
 
     def _unanswered(self, ticket: Ticket) -> None:
-        """A sample of a request that got no answer."""
-        self._keep_sample(ticket, _NO_ANSWER, [None, None, None], None)
+        """A sample of a request that was never sent."""
+        self._keep_sample(ticket, _NEVER_S, _NO_ANSWER, _NOT_TOLD)
 
     def _stop_if_finished(self) -> bool:
         if not self._done.done() and self._finished():
             self._done.set_result(None)
         return self._done.done()
 
+    def _stop(self) -> None:
+        if not self._done.done():
+            self._done.set_result(None)
+
     def _give_up(self) -> None:
         """The time to wait is over: what is under way gets no answer."""
         while self._under_way:
-            _, ticket = self._under_way.popitem()
-            self._unanswered(ticket)
-        if not self._done.done():
-            self._done.set_result(None)
+            _, shot = self._under_way.popitem()
+            self._keep_sample(*shot, _NO_ANSWER, _NOT_TOLD)
+        self._stop()
 
 
 class ClosedLoop(Load):
@@ -167,9 +229,7 @@ class ClosedLoop(Load):
     come from a server that is less loaded.
     """
 
-    def __init__(self, job: Mapping[str, Any], requests: Sequence[bytes]) -> None:
-        super().__init__(job, requests)
-        self._sent = 0
+    _sent = 0
 
     def _first_lines(self) -> int:
         return self._limit
@@ -187,15 +247,13 @@ class ClosedLoop(Load):
     def _finished(self) -> bool:
         if self.elapsed_s() < self._end_s:
             return False
-        return all(ticket.sent_s >= self._end_s for ticket in self._under_way.values())
+        return all(ticket.sent_s >= self._end_s for ticket, _ in self._under_way.values())
 
 
 class OnceLoop(Load):
     """Every body once, over lines that ask again as soon as they are answered."""
 
-    def __init__(self, job: Mapping[str, Any], requests: Sequence[bytes]) -> None:
-        super().__init__(job, requests)
-        self._sent = 0
+    _sent = 0
 
     def _first_lines(self) -> int:
         return min(self._limit, len(self._requests))
@@ -207,10 +265,10 @@ class OnceLoop(Load):
 
     def _watch(self, answered: int) -> None:
         """Give up when nothing was answered since the last look."""
-        if answered and answered == len(self.samples):
+        if answered and answered == self._samples.count:
             self._give_up()
         else:
-            self._loop.call_later(self._drain_s, self._watch, len(self.samples))
+            self._loop.call_later(self._drain_s, self._watch, self._samples.count)
 
     def _free(self, line: Connection) -> None:
         if self._sent < len(self._requests):
@@ -218,7 +276,7 @@ class OnceLoop(Load):
             self._shoot(line, Ticket(body=self._sent - 1, sent_s=self.elapsed_s()))
 
     def _finished(self) -> bool:
-        return len(self.samples) == len(self._requests)
+        return self._samples.count == len(self._requests)
 
     def _give_up(self) -> None:
         while self._sent < len(self._requests):

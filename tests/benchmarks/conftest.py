@@ -1,9 +1,16 @@
-"""A checkpoint of a few thousand random weights as transformers saves it, and the peers' models."""
+"""What benchmarks are tried on: a server that keeps a log of the truth, and a tiny checkpoint."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import random
+import threading
+import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +24,105 @@ WORDS = ("soup", "staff", "price", "cold", "warm", "good", "bad", "very", "not",
 LABELS = ("negative", "neutral", "positive")
 MAX_LENGTH = 24
 _SURE = 0.5  # far more than int8 moves a probability
+_INFO = {
+    "package_digest": "d" * 64,
+    "examples": [{"text": "Warm soup."}, {"text": "Cold staff, never again."}],
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """What really happened to one request, by the server's `time.perf_counter`."""
+
+    content: bytes
+    came_s: float
+    done_s: float
+
+
+@dataclass(kw_only=True)
+class Synthetic:
+    """A server whose latency is known.
+
+    hold_s: how long to hold a request, by its number and the time since the first. one_at_a_time:
+    others wait meanwhile. status: of the answer, by number. info: what /info says.
+    """
+
+    hold_s: Callable[[int, float], float] = lambda _number, _since_s: 0.0
+    one_at_a_time: bool = False
+    status: Callable[[int], int] = lambda _: 200
+    info: dict[str, Any] = field(default_factory=lambda: dict(_INFO))
+    url: str = ""
+    log: list[Served] = field(default_factory=list)
+    came: int = 0
+    _first_s: float | None = None
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                lines = head.lower().split(b"\r\n")
+                sizes = [int(line[15:]) for line in lines if line.startswith(b"content-length:")]
+                content = await reader.readexactly(sizes[0]) if sizes else b""
+                if head.startswith(b"GET"):
+                    self._say(writer, 200, json.dumps(self.info).encode())
+                else:
+                    await self._answer(writer, content)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _answer(self, writer: asyncio.StreamWriter, content: bytes) -> None:
+        came_s = time.perf_counter()
+        self._first_s = self._first_s or came_s
+        self.came += 1
+        number = self.came
+        if self.one_at_a_time:
+            async with self._turn:
+                await asyncio.sleep(self.hold_s(number, came_s - self._first_s))
+        else:
+            await asyncio.sleep(self.hold_s(number, came_s - self._first_s))
+        self.log.append(Served(content=content, came_s=came_s, done_s=time.perf_counter()))
+        self._say(writer, self.status(number), b'{"label": "positive", "score": 1.0}')
+
+    def _say(self, writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
+        head = b"HTTP/1.1 %d Said\r\ncontent-type: application/json\r\n" % status
+        writer.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+
+
+@contextmanager
+def _on_a_thread(server: Synthetic) -> Iterator[Synthetic]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def listen() -> asyncio.Server:
+        return await asyncio.start_server(server.handle, "127.0.0.1", 0, backlog=1024)
+
+    async def close(listening: asyncio.Server) -> None:
+        listening.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    listening = asyncio.run_coroutine_threadsafe(listen(), loop).result()
+    try:
+        server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        yield server
+    finally:
+        asyncio.run_coroutine_threadsafe(close(listening), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture
+def synthetic() -> Callable[..., AbstractContextManager[Any]]:
+    """Makes a `Synthetic` of its arguments that runs while the block does."""
+    return lambda **how: _on_a_thread(Synthetic(**how))
 
 
 @pytest.fixture(scope="session")

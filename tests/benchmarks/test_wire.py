@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.errors import ServerUnreachable
+from benchmarks.schedule import Schedule
 from benchmarks.wire import NO_ANSWER, Body, Shot, WireRun, closed_loop, open_loop, send_each_once
-from benchmarks.wire.arrivals import arrivals_s
 
 BODIES = [Body(content=b'{"n": %d}\n' % i, texts=1 + i % 3) for i in range(20)]
 
@@ -153,7 +153,8 @@ def test_open_loop_keeps_its_schedule() -> None:
     On two connections with 20 ms each no more than 100 a second are answered; 200 arrive, and what
     waits in the client has waited.
     """
-    due_s = [at for at in arrivals_s(200, 0.6, seed=7) if at >= 0.1]
+    schedule = Schedule(rate_per_s=200, warmup_s=0.1, duration_s=0.5, seed=7)
+    due_s = [at for at in schedule.due_s() if at >= 0.1]
     with running(FakeServer(delay_s=0.02)) as server:
         run = open_loop(
             server.url,
@@ -180,7 +181,7 @@ def test_open_loop_sees_the_stall_that_the_closed_hides() -> None:
 
     with running(FakeServer(stall_s=(0.2, 0.6))) as server:
         run = open_loop(server.url, BODIES, rate_per_s=100, warmup_s=0, duration_s=0.9)
-    due_s = arrivals_s(100, 0.9, seed=0)
+    due_s = Schedule(rate_per_s=100, warmup_s=0, duration_s=0.9).due_s()
     # The stall begins with the first request that arrives, so it ends no sooner than due_s[0] + 0.6.
     # It may begin late; who is due 0.1 s into it and 0.1 s before its end meets it all the same.
     met = [at for at in due_s if due_s[0] + 0.3 <= at <= due_s[0] + 0.5]
@@ -247,14 +248,3 @@ def test_rate_does_not_depend_on_where_the_window_falls(
     assert run.steady_texts_per_s == pytest.approx(texts / call_s)
     off = run.texts_per_s - run.steady_texts_per_s
     assert abs(off) * duration_s <= texts * 1.001, "at most the call that an edge cuts"
-
-
-@given(st.floats(1, 500), st.integers(0, 5))
-def test_arrivals_repeat_and_ascend(rate_per_s: float, seed: int) -> None:
-    """Equal seeds arrive at equal times, in order, about as often as asked."""
-    times_s = arrivals_s(rate_per_s, 20.0, seed=seed)
-
-    assert times_s == arrivals_s(rate_per_s, 20.0, seed=seed)
-    assert times_s == sorted(times_s)
-    expected = 20 * rate_per_s
-    assert abs(len(times_s) - expected) <= 6 * expected**0.5, "six standard deviations"

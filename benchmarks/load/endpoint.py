@@ -1,0 +1,34 @@
+"""What an endpoint says of itself, and the texts it offers as examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from benchmarks.errors import ServerUnreachable
+from benchmarks.workloads import Row
+
+
+def fetch_info(url: str) -> Mapping[str, Any]:
+    """What the endpoint says of itself at `/info`. Raises `ServerUnreachable`."""
+    try:
+        response = httpx.get(f"{url.rstrip('/')}/info", timeout=10.0, trust_env=False)
+        response.raise_for_status()
+        info = dict(response.json())
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, TypeError) as error:
+        raise ServerUnreachable(
+            f"No miniml endpoint answers at {url} ({error}); start one with `miniml serve`."
+        ) from error
+    if missing := [key for key in ("package_digest", "examples") if key not in info]:
+        raise ServerUnreachable(
+            f"No miniml endpoint answers at {url}: its /info tells no {missing[0]}; give the"
+            " address that `miniml serve` printed."
+        )
+    return info
+
+
+def examples(info: Mapping[str, Any]) -> list[Row]:
+    """The texts an endpoint offers as examples: its golden texts."""
+    return [{key: str(value) for key, value in row.items() if value} for row in info["examples"]]
