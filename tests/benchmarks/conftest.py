@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,21 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from benchmarks.peers.assets import Assets
+from benchmarks.peers.assets import Assets, bound
 from benchmarks.plain import export_plain, quantize_plain
 
 WORDS = ("soup", "staff", "price", "cold", "warm", "good", "bad", "very", "not", "never", "was")
 LABELS = ("negative", "neutral", "positive")
 MAX_LENGTH = 24
 _SURE = 0.5  # far more than int8 moves a probability
+
+
+@pytest.fixture
+def free_port() -> int:
+    """One that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +38,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
     return Assets(
         package=work,
         checkpoint=checkpoint,
+        bounded=bound(checkpoint, work / "bounded", MAX_LENGTH),
         exported=exported,
         quantized=quantize_plain(exported, work / "int8"),
         max_length=MAX_LENGTH,
