@@ -128,6 +128,12 @@ for _verb, _options, _function in (
 _stage(bench_app, "load", "benchmarks.options:LoadOptions", "benchmarks.load:run_load")
 _stage(bench_app, "engine", "benchmarks.options:EngineOptions", "benchmarks.engines:run_engines")
 _stage(bench_app, "peers", "benchmarks.options:PeersOptions", "benchmarks.peers.run:run_peers")
+_stage(
+    bench_app,
+    "backends",
+    "benchmarks.options:BackendsOptions",
+    "benchmarks.backends.run:run_backends",
+)
 _stage(bench_app, "core", "benchmarks.options:CoreOptions", "benchmarks.core.run:run_core")
 _stage(bench_app, "demo", "benchmarks.options:DemoOptions", "benchmarks.demo:run_demo")
 
