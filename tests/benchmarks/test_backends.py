@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -38,6 +38,7 @@ ROOF = Roof(precision="fp32", gflops=100.0, gb_per_s=10.0)
 longest = st.integers(8, 600)
 
 
+@settings(deadline=None)
 @given(st.data(), longest)
 def test_weights_share_out_every_text(data: st.DataObject, max_length: int) -> None:
     """They add up to one; no text is counted at a length that cuts it, nor at a needlessly long one."""
@@ -52,6 +53,7 @@ def test_weights_share_out_every_text(data: st.DataObject, max_length: int) -> N
         assert weights[high] == pytest.approx(share)
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 0.99), st.floats(0.1, 50), st.floats(1.1, 9), st.sampled_from(BATCHES))
 def test_a_rate_is_texts_over_time(share: float, ms: float, longer: float, batch: int) -> None:
     """All short: batch by time; the more long texts, the lower, never below all long."""
@@ -64,6 +66,7 @@ def test_a_rate_is_texts_over_time(share: float, ms: float, longer: float, batch
     assert rate(0.0) > rate(share) > rate(1.0) == pytest.approx(rate(0.0) / longer)
 
 
+@settings(deadline=None)
 @given(st.floats(1, 1e4), st.floats(0.1, 1e3), st.integers(1, 64))
 def test_the_ceiling_is_the_slower_of_two(gflops: float, gb_per_s: float, batch: int) -> None:
     """Neither multiplying nor reading the weights can go faster, and one of them just does."""
@@ -92,6 +95,7 @@ def test_agreement_counts_answers() -> None:
     assert agreement(right - 0.05, moved - 0.05, right - 0.05, "multi_label").alone == 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 64))
 def test_layouts_spend_the_same_cores(cores: int) -> None:
     """Whoever runs on the CPU has all cores, however they are shared out, each way once."""

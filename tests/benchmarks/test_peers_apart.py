@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -65,6 +65,7 @@ def leaves(document: Any) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.path)
+@settings(deadline=None)
 @given(text=st.text(min_size=12))
 def test_a_body_holds_the_text_once(codec: Codec, text: str) -> None:
     """Whatever the protocol, the server is given exactly the text."""
@@ -79,6 +80,7 @@ def test_a_label_is_read_from_each_answer(name: str) -> None:
     assert codec.decode(json.dumps(answer).encode()) == "good"
 
 
+@settings(deadline=None)
 @given(st.permutations(range(4)), st.integers(0, 3))
 def test_infinity_answers_in_any_order(order: Sequence[int], best: int) -> None:
     """The likeliest label does not depend on where it stands."""
