@@ -46,7 +46,7 @@ check: setup
 bench: package
 	@$(BIN)/miniml bench core --package demo@latest --port $(PORT)
 
-# Ours beside what users would pick instead: about half an hour.
+# Ours beside what users would pick instead: an hour, and ten minutes more the first time.
 bench-peers: package
 	@$(BIN)/miniml bench peers --package demo@latest --port $(PORT)
 

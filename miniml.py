@@ -130,6 +130,12 @@ _stage(bench_app, "slo", "benchmarks.options:SloOptions", "benchmarks.slo.run:ru
 _stage(bench_app, "tune", "benchmarks.options:TuneOptions", "benchmarks.tune.run:run_tune")
 _stage(bench_app, "engine", "benchmarks.options:EngineOptions", "benchmarks.engines:run_engines")
 _stage(bench_app, "peers", "benchmarks.options:PeersOptions", "benchmarks.peers.run:run_peers")
+_stage(
+    bench_app,
+    "backends",
+    "benchmarks.backends.options:BackendsOptions",
+    "benchmarks.backends.run:run_backends",
+)
 _stage(bench_app, "core", "benchmarks.options:CoreOptions", "benchmarks.core.run:run_core")
 _stage(
     bench_app, "planner", "benchmarks.options:PlannerOptions", "benchmarks.planning.run:run_planner"

@@ -7,7 +7,6 @@ No server: what HTTP adds is what `miniml bench load` measures.
 
 from __future__ import annotations
 
-import json
 import random
 import statistics
 import tempfile
@@ -23,8 +22,9 @@ from rich.table import Table
 
 from benchmarks.artifacts import find_folder
 from benchmarks.errors import BenchmarkError
+from benchmarks.geometry import read_geometry
 from benchmarks.options import EngineOptions
-from benchmarks.peak import Int8Peak, measure_int8_peak
+from benchmarks.peak import Peak, measure_int8_peak
 from benchmarks.plain import MODEL, export_plain
 from benchmarks.record import commit, machine, versions
 from benchmarks.workloads import Row, read_rows
@@ -45,7 +45,7 @@ class EngineRecord:
 
     rates: Mapping[str, Sequence[float]]
     gop_per_text: float
-    peak: Int8Peak
+    peak: Peak
     scenario: Mapping[str, Any]
     package_digest: str
     precision: str
@@ -110,7 +110,7 @@ def run_engines(options: EngineOptions) -> EngineRecord:
     lengths = [len(e) for e in tokenizer.encode(*_columns(rows))]
     return EngineRecord(
         rates=rates,
-        gop_per_text=statistics.fmean(_gop(checkpoint, length) for length in lengths),
+        gop_per_text=statistics.fmean(map(read_geometry(checkpoint).gop, lengths)),
         peak=measure_int8_peak(options.threads),
         scenario={
             "texts": len(rows),
@@ -180,13 +180,3 @@ def _backends(
 def _columns(rows: Sequence[Row]) -> tuple[list[str], list[str] | None]:
     pairs = [row["text_pair"] for row in rows if "text_pair" in row]
     return [row["text"] for row in rows], pairs or None
-
-
-def _gop(checkpoint: Path, tokens: int) -> float:
-    """1e9 operations of the encoder for one text: its products, two operations a multiply-add."""
-    config = json.loads((checkpoint / "config.json").read_bytes())
-    hidden = config.get("hidden_size") or config["dim"]
-    layers = config.get("num_hidden_layers") or config["n_layers"]
-    inner = config.get("intermediate_size") or config["hidden_dim"]
-    weights = 4 * hidden * hidden + 2 * hidden * inner
-    return float(2 * layers * (tokens * weights + 2 * tokens * tokens * hidden) / 1e9)

@@ -11,8 +11,10 @@ BenchmarkError           exit code 1
 ├── ImpossibleOption     an option that cannot be
 ├── PortTaken            somebody else answers where a server is to be started
 ├── PlainModelFailed     the checkpoint could not be made into plain ONNX or int8
+├── PackageUnrelated     a package to compare answers another question, or runs on no backend
 ├── PeerFailed           a server of `bench peers` did not start, or stopped
 ├── PeerDisagrees        its answers are not those of the checkpoint
+├── PeerNotInstalled     the libraries of a peer could not be installed
 ├── PeerUnsuited         peers cannot serve such a package, or there is no such peer
 ├── NoReplica            the server's processes hold no replica
 ├── EngineBroke          the bare engine's process failed
@@ -68,12 +70,20 @@ class PlainModelFailed(BenchmarkError):
     """The checkpoint could not be made into plain ONNX or int8."""
 
 
+class PackageUnrelated(BenchmarkError):
+    """A package to compare answers another question than the first, or runs on no backend."""
+
+
 class PeerFailed(BenchmarkError):
     """A server of `bench peers` did not start, or stopped."""
 
 
 class PeerDisagrees(BenchmarkError):
     """A peer's answers are not those of the checkpoint."""
+
+
+class PeerNotInstalled(BenchmarkError):
+    """The libraries of a peer could not be installed."""
 
 
 class PeerUnsuited(BenchmarkError):

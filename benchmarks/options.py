@@ -165,6 +165,9 @@ class EngineOptions:
 class PeersOptions:
     """A package beside what users would pick instead: same checkpoint, cores and load, over HTTP.
 
+    All eight servers, three rounds: an hour, and ten minutes more the first time, when four of
+    them are installed, each in an environment of its own below miniml's home.
+
     [bold]miniml bench peers --package reviews@latest[/]
 
     [bold]miniml bench peers --peers plain-fastapi --rounds 1 --duration-s 3 --search-steps 0[/]
@@ -176,7 +179,10 @@ class PeersOptions:
     )
     peers: tuple[str, ...] = field(
         default=(),
-        metadata={"help": "prototype, plain-fastapi or ray-batch; repeat it. Default: all."},
+        metadata={
+            "help": "prototype, plain-fastapi, ray-batch, litserve, bentoml, mlserver or infinity;"
+            " repeat it. Default: all."
+        },
     )
     rounds: int = field(default=3, metadata={"help": "Rounds, each over all peers in turn."})
     connections: int = field(default=32, metadata={"help": "Connections of the closed loop."})

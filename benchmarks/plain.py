@@ -1,4 +1,4 @@
-"""A checkpoint made into what its user would run without miniml: optimum's two commands.
+"""A checkpoint made into what its user would run without miniml: optimum's and ONNX Runtime's commands.
 
 Each runs in a process of its own, so that neither its memory nor its threads stay in a benchmark.
 Knows neither packages nor servers.
@@ -6,6 +6,7 @@ Knows neither packages nor servers.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -43,12 +44,33 @@ def _recipe() -> str:
     return "--avx512_vnni" if fast_int8(cpu_features()) else "--avx2"
 
 
+def halve_plain(exported: Path, target: Path) -> Path:
+    """ONNX Runtime's transformer optimizer: fused and in fp16, for a GPU, in the folder *target*.
+
+    Raises `PlainModelFailed` with its last word.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    files = ("--input", str(exported / MODEL), "--output", str(target / MODEL))
+    config = json.loads((exported / "config.json").read_bytes())
+    heads = config.get("num_attention_heads") or config["n_heads"]
+    hidden = config.get("hidden_size") or config["dim"]
+    sizes = ("--num_heads", str(heads), "--hidden_size", str(hidden))
+    what = ("--model_type", "bert", "--float16", "--use_gpu", "--opt_level", "0")
+    _run("onnxruntime.transformers.optimizer", *files, *sizes, *what)
+    return target
+
+
 def _optimum(target: Path, *arguments: str) -> Path:
     if find_spec("optimum") is None:
         raise PlainModelFailed("optimum is not installed; pip install 'miniml[export]'.")
-    command = [sys.executable, "-m", "optimum.commands.optimum_cli", *arguments]
+    _run("optimum.commands.optimum_cli", *arguments)
+    return target
+
+
+def _run(module: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
         last = (done.stderr.strip() or "it printed nothing").splitlines()[-1]
-        raise PlainModelFailed(f"optimum-cli {arguments[0]} failed: {last[:_SHOWN_CHARS]}")
-    return target
+        what = f"{module.rpartition('.')[2]} {arguments[0]}".replace("optimum_cli", "optimum-cli")
+        raise PlainModelFailed(f"{what} failed: {last[:_SHOWN_CHARS]}")

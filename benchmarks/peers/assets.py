@@ -21,11 +21,13 @@ from serving.session import open_session
 class Assets:
     """package: what ours serves, a folder. Of the others each is a folder with config and tokenizer.
 
+    bounded: the checkpoint with *max_length* in its tokenizer, for those who can only read it there.
     max_length: tokens, special ones included; the package's, and so everybody's.
     """
 
     package: Path
     checkpoint: Path
+    bounded: Path
     exported: Path
     quantized: Path
     max_length: int
@@ -47,10 +49,25 @@ def prepare(package: Package, checkpoint: Path, work: Path) -> Assets:
     return Assets(
         package=package.folder,
         checkpoint=checkpoint,
+        bounded=bound(checkpoint, work / "bounded", config.max_length),
         exported=exported,
         quantized=quantize_plain(exported, work / "int8"),
         max_length=config.max_length,
     )
+
+
+def bound(checkpoint: Path, target: Path, max_length: int) -> Path:
+    """*checkpoint* once more at *target*, but that its tokenizer says where texts are cut."""
+    target.mkdir()
+    name = "tokenizer_config.json"
+    for path in checkpoint.iterdir():
+        if path.name != name:
+            (target / path.name).symlink_to(path.absolute())
+    source = checkpoint / name
+    settings = json.loads(source.read_bytes()) if source.exists() else {}
+    bounded = json.dumps({**settings, "model_max_length": max_length})
+    (target / name).write_text(bounded, encoding="utf-8")
+    return target
 
 
 def fp32_labels(assets: Assets, texts: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import httpx
 
 from benchmarks.errors import PeerDisagrees, PeerFailed
+from benchmarks.peers.codecs import JSON, NATIVE, Codec
 
 LEAST_SHARE = 0.8  # int8 moves a few labels in a hundred, a wrong model most of them
 _AT_ONCE = 8  # in company, as under load
@@ -28,14 +29,14 @@ class LabelAgreement:
 
 
 def check_labels(
-    name: str, url: str, texts: Sequence[str], expected: Sequence[str]
+    name: str, url: str, texts: Sequence[str], expected: Sequence[str], codec: Codec = NATIVE
 ) -> LabelAgreement:
     """Ask every text and compare. Raises `PeerFailed` or, below 80 %, `PeerDisagrees`."""
     with (
         httpx.Client(base_url=url, trust_env=False, timeout=60.0) as client,
         ThreadPoolExecutor(_AT_ONCE) as pool,
     ):
-        found = list(pool.map(lambda text: _label(name, client, text), texts))
+        found = list(pool.map(lambda text: _label(name, client, text, codec), texts))
     agreed = sum(label == right for label, right in zip(found, expected, strict=True))
     agreement = LabelAgreement(agreed=agreed, asked=len(texts))
     if agreement.share < LEAST_SHARE:
@@ -46,10 +47,10 @@ def check_labels(
     return agreement
 
 
-def _label(name: str, client: httpx.Client, text: str) -> str:
+def _label(name: str, client: httpx.Client, text: str, codec: Codec) -> str:
     try:
-        answer = client.post("/predict", json={"text": text})
+        answer = client.post(codec.path, content=codec.encode(text), headers=JSON)
         answer.raise_for_status()
-        return str(answer.json()["label"])
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        return codec.decode(answer.content)
+    except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError) as error:
         raise PeerFailed(f"{name} gave no label for a text ({error}).") from error

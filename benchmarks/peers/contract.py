@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 _MODEL, _MAX_LENGTH, _CORES = "PEER_MODEL", "PEER_MAX_LENGTH", "PEER_CORES"
+_DEVICE, _DTYPE = "PEER_DEVICE", "PEER_DTYPE"
 
 
 class PeerQuestion(BaseModel):
@@ -32,12 +33,15 @@ class PeerAnswer(BaseModel):
 class PeerSettings:
     """model: a folder with config, tokenizer and weights. max_length: tokens, special ones included.
 
-    cores: threads that the peer may compute on, over all its processes.
+    cores: threads that the peer may compute on, over all its processes. device, dtype: in torch's
+    words, for those who run torch.
     """
 
     model: Path
     max_length: int
     cores: int
+    device: str = "cpu"
+    dtype: str = "float32"
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables."""
@@ -45,6 +49,8 @@ class PeerSettings:
             _MODEL: str(self.model),
             _MAX_LENGTH: str(self.max_length),
             _CORES: str(self.cores),
+            _DEVICE: self.device,
+            _DTYPE: self.dtype,
         }
 
     @classmethod
@@ -54,4 +60,6 @@ class PeerSettings:
             model=Path(environment[_MODEL]),
             max_length=int(environment[_MAX_LENGTH]),
             cores=int(environment[_CORES]),
+            device=environment[_DEVICE],
+            dtype=environment[_DTYPE],
         )

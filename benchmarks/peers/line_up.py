@@ -5,25 +5,18 @@ from __future__ import annotations
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 
 from benchmarks.errors import PeerUnsuited
+from benchmarks.peers.apart import APART
 from benchmarks.peers.assets import Assets
 from benchmarks.peers.contract import PeerSettings
+from benchmarks.peers.peer import Peer
 
 OURS, PROTOTYPE, PLAIN_FASTAPI, RAY_BATCH = "miniml", "prototype", "plain-fastapi", "ray-batch"
-NAMES = (OURS, PROTOTYPE, PLAIN_FASTAPI, RAY_BATCH)
+HERE = (OURS, PROTOTYPE, PLAIN_FASTAPI, RAY_BATCH)  # in the environment this runs in
+NAMES = (*HERE, *APART)
 _UVICORN = (sys.executable, "-m", "uvicorn", "--factory", "--log-level", "warning")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
-    """One server. about: what it is and its threads, for people. command: serves on its port."""
-
-    name: str
-    about: str
-    command: Sequence[str]
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -34,33 +27,54 @@ def check_names(names: Sequence[str]) -> None:
         )
 
 
+def chosen_apart(names: Sequence[str]) -> list[str]:
+    """Those of *names* (default: of all) that want an environment of their own."""
+    return [name for name in APART if not names or name in names]
+
+
 def line_up(
-    assets: Assets, *, cores: int, port: int, names: Sequence[str] = ()
+    assets: Assets,
+    *,
+    cores: int,
+    port: int,
+    names: Sequence[str] = (),
+    environments: Mapping[str, Path] | None = None,
 ) -> tuple[Peer, ...]:
-    """Ours and the peers of *names* (default: all), each on *cores* cores and the same port."""
+    """Ours and the peers of *names* (default: all), each on *cores* cores and the same port.
+
+    environments: name -> folder; whoever wants one of its own and has none here is left out.
+    """
     everybody = (
-        _ours(assets, cores, port),
-        _prototype(assets, cores, port),
+        serve_package(assets.package, cores=cores, port=port),
+        serve_pipeline(
+            PeerSettings(model=assets.checkpoint, max_length=assets.max_length, cores=cores),
+            port=port,
+        ),
         _plain_fastapi(assets, cores, port),
         _ray_batch(assets, cores, port),
+        *(APART[name](assets, cores, port, path) for name, path in (environments or {}).items()),
     )
     return tuple(peer for peer in everybody if not names or peer.name in {OURS, *names})
 
 
-def _ours(assets: Assets, cores: int, port: int) -> Peer:
-    serve = (sys.executable, "-m", "miniml", "serve", str(assets.package), "--port", str(port))
-    return Peer(
-        name=OURS,
-        about=f"miniml serve: the exported package, {cores} lane(s) of 1 thread",
-        command=(*serve, "--lanes", str(cores), "--threads", "1"),
-    )
+def serve_package(
+    package: Path, *, cores: int, port: int, name: str = OURS, on_gpu: bool = False
+) -> Peer:
+    """A package behind `miniml serve`: a lane a core, or as it sees fit on a GPU."""
+    serve = (sys.executable, "-m", "miniml", "serve", str(package), "--port", str(port))
+    lanes = () if on_gpu else ("--lanes", str(cores), "--threads", "1")
+    how = "on a GPU" if on_gpu else f"{cores} lane(s) of 1 thread"
+    about = f"miniml serve: the exported package, {how}"
+    return Peer(name=name, about=about, command=(*serve, *lanes))
 
 
-def _prototype(assets: Assets, cores: int, port: int) -> Peer:
-    settings = PeerSettings(model=assets.checkpoint, max_length=assets.max_length, cores=cores)
+def serve_pipeline(settings: PeerSettings, *, port: int, name: str = PROTOTYPE) -> Peer:
+    """A checkpoint behind the prototype."""
+    kind = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}[settings.dtype]
+    threads = f"1 process, {settings.cores} torch thread(s)"
     return Peer(
-        name=PROTOTYPE,
-        about=f"FastAPI, transformers pipeline, torch fp32: 1 process, {cores} torch thread(s)",
+        name=name,
+        about=f"FastAPI, transformers pipeline, torch {kind}: {threads}",
         command=(*_UVICORN, "benchmarks.peers.prototype:create_app", "--port", str(port)),
         environment=settings.environment(),
     )

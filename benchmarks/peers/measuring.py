@@ -19,13 +19,14 @@ _START_SHARE = 0.8  # of the closed loop's rate: near where a sound server leave
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerLoad:
-    """One workload for one peer. bodies: of `POST /predict`, one text each. goal_ms: of the p99."""
+    """One workload for one peer. bodies: of a POST to *path*, one text each. goal_ms: of the p99."""
 
     peer: str
     workload: str
     round: int
     bodies: Sequence[Body]
     goal_ms: float
+    path: str = "/predict"
 
     def run(self, wire: WireRun, *, rate_per_s: float | None = None) -> PeerRun:
         """*wire*, by the name of this load."""
@@ -49,6 +50,7 @@ def measure(url: str, load: PeerLoad, options: PeersOptions) -> Iterator[PeerRun
         connections=options.connections,
         warmup_s=options.warmup_s,
         duration_s=options.duration_s,
+        path=load.path,
     )
     closed = load.run(wire)
     if not wire.latencies_ms:
@@ -72,6 +74,7 @@ def measure(url: str, load: PeerLoad, options: PeersOptions) -> Iterator[PeerRun
             warmup_s=options.warmup_s,
             duration_s=options.search_s,
             seed=options.seed,
+            path=load.path,
         )
         tried.append(load.run(wire, rate_per_s=rate_per_s))
         yield tried[-1]

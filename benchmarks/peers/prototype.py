@@ -1,4 +1,4 @@
-"""The prototype: a synchronous FastAPI endpoint around a transformers pipeline, torch fp32.
+"""The prototype: a synchronous FastAPI endpoint around a transformers pipeline.
 
     uvicorn --factory benchmarks.peers.prototype:create_app
 
@@ -24,8 +24,8 @@ def create_app() -> FastAPI:
     classify = make_pipeline(
         "text-classification",
         model=str(settings.model),
-        device="cpu",
-        dtype="float32",
+        device=settings.device,
+        dtype=settings.dtype,
         truncation=True,
         max_length=settings.max_length,
     )

@@ -23,7 +23,16 @@ from benchmarks.record import SCHEMA_VERSION, commit, machine, versions
 
 # Fields that are JSON as they are.
 _PLAIN = (
-    *("peers", "goals_ms", "scenario", "package_digest", "precision", "machine", "versions"),
+    *(
+        "peers",
+        "missing",
+        "goals_ms",
+        "scenario",
+        "package_digest",
+        "precision",
+        "machine",
+        "versions",
+    ),
     *("commit", "recorded_at", "schema_version"),
 )
 
@@ -33,6 +42,7 @@ class PeersRecord:
     """peers: name -> what it is. agreement: name -> a check for each time it was started.
 
     runs: in the order they ran. goals_ms: workload -> of the p99. scenario: what was asked for.
+    missing: name -> why it was not measured, or not to the end.
     """
 
     peers: Mapping[str, str]
@@ -42,6 +52,7 @@ class PeersRecord:
     scenario: Mapping[str, Any]
     package_digest: str
     precision: str
+    missing: Mapping[str, str] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=machine)
     versions: Mapping[str, str] = field(default_factory=versions)
     commit: str = field(default_factory=commit)
@@ -86,6 +97,7 @@ class PeersRecord:
     def document(self) -> dict[str, object]:
         """Every sample, and what is derived from them."""
         return {
+            "kind": "peers",
             **{name: getattr(self, name) for name in _PLAIN},
             "agreement": {
                 name: [asdict(check) for check in checks] for name, checks in self.agreement.items()

@@ -1,7 +1,8 @@
 """`miniml bench peers`: ours beside what users would pick instead, in one interleaved run.
 
 One server at a time, started anew each round, in an order that turns from round to round: an idle
-Ray beside it would take a share of the cores, and what else the machine does hits all.
+Ray beside it would take a share of the cores, and what else the machine does hits all. A peer that
+cannot be installed, does not start or gives other answers is said so, and the run goes on.
 """
 
 from __future__ import annotations
@@ -9,29 +10,39 @@ from __future__ import annotations
 import logging
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.status import Status
 
 from benchmarks.artifacts import find_folder
-from benchmarks.errors import ImpossibleOption, NoTexts
+from benchmarks.errors import (
+    ImpossibleOption,
+    NoTexts,
+    PeerDisagrees,
+    PeerFailed,
+    PeerNotInstalled,
+)
 from benchmarks.options import PeersOptions
 from benchmarks.peers.assets import Assets, fp32_labels, prepare
 from benchmarks.peers.checking import LabelAgreement, check_labels
-from benchmarks.peers.line_up import Peer, check_names, line_up
+from benchmarks.peers.environments import REQUIREMENTS, environment
+from benchmarks.peers.line_up import OURS, check_names, chosen_apart, line_up
 from benchmarks.peers.measuring import PeerLoad, measure
+from benchmarks.peers.peer import Peer
 from benchmarks.peers.record import PeersRecord
 from benchmarks.peers.running import running
 from benchmarks.peers.runs import PeerRun
 from benchmarks.record import default_path
 from benchmarks.wire import Body
-from benchmarks.workloads import WORKLOADS, call_bodies, read_rows
+from benchmarks.workloads import WORKLOADS, read_rows
 from serving.lanes import usable_cores
 from serving.package import Package, open_package
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _CHECKED_TEXTS = 64
 _TEXTS = 512  # of each workload; a load goes round
@@ -49,16 +60,27 @@ _LEAST = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What was seen so far; grows."""
+    """What was seen so far; grows. missing: name -> why it was not measured, or not to the end."""
 
     runs: list[PeerRun] = field(default_factory=list)
     agreement: dict[str, list[LabelAgreement]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """What every peer is asked: texts to be checked, with fp32's labels, and those of each workload."""
+
+    checked: Sequence[str]
+    expected: Sequence[str]
+    workloads: Mapping[str, Sequence[str]]
+    logs: Path
 
 
 def run_peers(options: PeersOptions) -> PeersRecord:
-    """Make the models, then check and load each peer in each round, and write the record.
+    """Make environments and models, then check and load each peer in each round; write the record.
 
-    Raises `BenchmarkError` with one sentence for what is missing, does not start or disagrees.
+    Raises `BenchmarkError` with one sentence for what is missing, and when ours does not answer.
     """
     check_names(options.peers)
     _refuse_impossible(options)
@@ -71,10 +93,16 @@ def run_peers(options: PeersOptions) -> PeersRecord:
         console.status("Making plain ONNX and int8 of the checkpoint") as status,
     ):
         assets = prepare(package, checkpoint, Path(folder))
-        peers = line_up(assets, cores=usable_cores(), port=options.port, names=options.peers)
         seen, complete = _Seen(), False
+        peers = line_up(
+            assets,
+            cores=usable_cores(),
+            port=options.port,
+            names=options.peers,
+            environments=_environments(options.peers, seen, status),
+        )
         try:
-            _measure_all(peers, assets, options, seen, status)
+            _measure_all(peers, _task(assets, options), options, seen, status)
             complete = True
         finally:  # an interrupt does not throw away what was seen
             record = _record(package, peers, seen, options, complete=complete)
@@ -84,33 +112,61 @@ def run_peers(options: PeersOptions) -> PeersRecord:
     return record
 
 
+def _environments(names: Sequence[str], seen: _Seen, status: Status) -> dict[str, Path]:
+    """Name -> folder of the environment of each peer that wants one; who has none is noted."""
+    folders = {}
+    for name in chosen_apart(names):
+        try:
+            folders[name] = environment(name, REQUIREMENTS / f"{name}.txt", status.update)
+        except PeerNotInstalled as error:
+            _log.warning("%s", error)
+            seen.missing[name] = str(error)
+    return folders
+
+
+def _task(assets: Assets, options: PeersOptions) -> _Task:
+    checked = _checked_texts(assets.checkpoint, options.seed)
+    return _Task(
+        checked=checked,
+        expected=fp32_labels(assets, checked),
+        workloads={name: WORKLOADS[name](_TEXTS, options.seed) for name in _goals_ms(options)},
+        logs=assets.exported.parent,
+    )
+
+
 def _measure_all(
-    peers: Sequence[Peer],
-    assets: Assets,
-    options: PeersOptions,
-    seen: _Seen,
-    status: Status,
+    peers: Sequence[Peer], task: _Task, options: PeersOptions, seen: _Seen, status: Status
 ) -> None:
-    texts = _checked_texts(assets.checkpoint, options.seed)
-    expected = fp32_labels(assets, texts)
-    workloads = _workloads(options)
-    goals_ms = _goals_ms(options)
     for round_, peer in turns(peers, options.rounds):
+        if peer.name in seen.missing:
+            continue
         status.update(f"round {round_ + 1} of {options.rounds}: {peer.name}")
-        with running(peer, port=options.port, logs=assets.exported.parent) as url:
-            agreement = check_labels(peer.name, url, texts, expected)
-            seen.agreement.setdefault(peer.name, []).append(agreement)
-            for workload, bodies in workloads.items():
-                load = PeerLoad(
-                    peer=peer.name,
-                    workload=workload,
-                    round=round_,
-                    bodies=bodies,
-                    goal_ms=goals_ms[workload],
-                )
-                for run in measure(url, load, options):
-                    seen.runs.append(run)
-                    _log.info("%s", run.line())
+        try:
+            _measure_one(peer, round_, task, options, seen)
+        except (PeerFailed, PeerDisagrees) as error:
+            if peer.name == OURS:
+                raise
+            _log.warning("%s", error)
+            seen.missing[peer.name] = str(error)
+
+
+def _measure_one(peer: Peer, round_: int, task: _Task, options: PeersOptions, seen: _Seen) -> None:
+    goals_ms = _goals_ms(options)
+    with running(peer, port=options.port, logs=task.logs) as url:
+        agreement = check_labels(peer.name, url, task.checked, task.expected, peer.codec)
+        seen.agreement.setdefault(peer.name, []).append(agreement)
+        for workload, texts in task.workloads.items():
+            load = PeerLoad(
+                peer=peer.name,
+                workload=workload,
+                round=round_,
+                bodies=[Body(content=peer.codec.encode(text), texts=1) for text in texts],
+                goal_ms=goals_ms[workload],
+                path=peer.codec.path,
+            )
+            for run in measure(url, load, options):
+                seen.runs.append(run)
+                _log.info("%s", run.line())
 
 
 def _refuse_impossible(options: PeersOptions) -> None:
@@ -122,11 +178,11 @@ def _refuse_impossible(options: PeersOptions) -> None:
             raise ImpossibleOption(f"--{flag} {given:g} is too little; {least:g} is the least.")
 
 
-def turns(peers: Sequence[Peer], rounds: int) -> Iterator[tuple[int, Peer]]:
-    """Round and peer: every peer once a round, none always first."""
+def turns(those: Sequence[T], rounds: int) -> Iterator[tuple[int, T]]:
+    """Round and one of *those*: each once a round, none always first."""
     for round_ in range(rounds):
-        first = round_ % len(peers)
-        yield from ((round_, peer) for peer in (*peers[first:], *peers[:first]))
+        first = round_ % len(those) if those else 0
+        yield from ((round_, one) for one in (*those[first:], *those[:first]))
 
 
 def _checked_texts(checkpoint: Path, seed: int) -> list[str]:
@@ -137,10 +193,6 @@ def _checked_texts(checkpoint: Path, seed: int) -> list[str]:
         texts = WORKLOADS["reviews"](_CHECKED_TEXTS, seed)
     random.Random(seed).shuffle(texts)  # noqa: S311 - a workload, not a secret
     return texts[:_CHECKED_TEXTS]
-
-
-def _workloads(options: PeersOptions) -> dict[str, list[Body]]:
-    return {name: call_bodies(WORKLOADS[name](_TEXTS, options.seed)) for name in _goals_ms(options)}
 
 
 def _goals_ms(options: PeersOptions) -> dict[str, float]:
@@ -158,6 +210,7 @@ def _record(
     return PeersRecord(
         peers={peer.name: peer.about for peer in peers},
         agreement=seen.agreement,
+        missing=seen.missing,
         runs=seen.runs,
         goals_ms=_goals_ms(options),
         scenario={

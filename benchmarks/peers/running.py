@@ -17,14 +17,18 @@ from pathlib import Path
 import httpx
 
 from benchmarks.errors import BenchmarkError, PeerFailed, PortTaken
-from benchmarks.peers.line_up import Peer
+from benchmarks.peers.codecs import JSON
+from benchmarks.peers.peer import Peer
 
 _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _SHOWN_CHARS = 300
 # What a shell may have set for its own Ray or its own libraries is not what the peer's pages show.
-_STRIPPED = ("RAY_SERVE_", "RAY_ADDRESS", "RAY_AUTH_", "OMP_NUM_THREADS", "PEER_", "UVICORN_")
+_STRIPPED = (
+    *("RAY_SERVE_", "RAY_ADDRESS", "RAY_AUTH_", "OMP_NUM_THREADS", "PEER_", "UVICORN_"),
+    *("BENTOML_", "INFINITY_", "LITSERVE_", "MLSERVER_"),
+)
 
 
 @contextmanager
@@ -43,6 +47,7 @@ def running(peer: Peer, *, port: int, logs: Path) -> Iterator[str]:
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**inherited, **peer.environment},
+            cwd=peer.folder,
             start_new_session=True,  # Ctrl-C is heard here, once, and handed on below
         )
     url = f"http://127.0.0.1:{port}"
@@ -62,12 +67,13 @@ def _wait_until_it_answers(
     peer: Peer, process: subprocess.Popen[bytes], url: str, log: Path
 ) -> None:
     deadline_s = time.monotonic() + _START_TIMEOUT_S
+    question = peer.codec.encode("Is anybody there?")
     with httpx.Client(trust_env=False, timeout=5.0) as client:
         while time.monotonic() < deadline_s:
             if process.poll() is not None:
                 raise PeerFailed(f"{peer.name} did not start: {_last_line(log)}")
             with suppress(httpx.HTTPError):
-                answer = client.post(f"{url}/predict", json={"text": "Is anybody there?"})
+                answer = client.post(f"{url}{peer.codec.path}", content=question, headers=JSON)
                 if answer.status_code == httpx.codes.OK:
                     return
             time.sleep(_POLL_S)

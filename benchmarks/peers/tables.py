@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks.peers.goals import RATE_GOALS, TEXTS_GOALS
 from benchmarks.peers.line_up import OURS
@@ -29,10 +30,19 @@ def peers_table(record: PeersRecord) -> Table:
     table.add_column("what it is", overflow="fold")
     table.add_column("label of fp32", justify="right")
     for name, about in record.peers.items():
-        checks = record.agreement[name]
-        share = sum(check.agreed for check in checks) / sum(check.asked for check in checks)
-        table.add_row(name, about, f"{share:.1%}")
+        checks = record.agreement.get(name, ())
+        asked = sum(check.asked for check in checks)
+        share = f"{sum(check.agreed for check in checks) / asked:.1%}" if asked else "-"
+        table.add_row(name, Text(" ".join(filter(None, (about, told(record, name))))), share)
+    for name in (name for name in record.missing if name not in record.peers):
+        table.add_row(name, Text(told(record, name)), "-")
     return table
+
+
+def told(record: PeersRecord, name: str) -> str:
+    """Why *name* was not measured, or not to the end; empty when it was."""
+    reason = record.missing.get(name)
+    return f"({reason})" if reason else ""
 
 
 def closed_table(record: PeersRecord, workload: str) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
 import threading
 import time
 from collections import defaultdict
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from benchmarks.peers.assets import Assets
+from benchmarks.peers.assets import Assets, bound
 from benchmarks.plain import export_plain, quantize_plain
 
 WORDS = ("soup", "staff", "price", "cold", "warm", "good", "bad", "very", "not", "never", "was")
@@ -125,6 +126,14 @@ def synthetic() -> Callable[..., AbstractContextManager[Any]]:
     return lambda **how: _on_a_thread(Synthetic(**how))
 
 
+@pytest.fixture
+def free_port() -> int:
+    """One that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @pytest.fixture(scope="session")
 def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
     """The tiny checkpoint and what optimum makes of it; there is no package."""
@@ -135,6 +144,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
     return Assets(
         package=work,
         checkpoint=checkpoint,
+        bounded=bound(checkpoint, work / "bounded", MAX_LENGTH),
         exported=exported,
         quantized=quantize_plain(exported, work / "int8"),
         max_length=MAX_LENGTH,

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.engines import PACKAGE, PIPELINE, PLAIN, EngineRecord, _gop, _measure
+from benchmarks.engines import PACKAGE, PIPELINE, PLAIN, EngineRecord, _measure
+from benchmarks.geometry import read_geometry
 from benchmarks.options import EngineOptions
-from benchmarks.peak import Int8Peak, measure_int8_peak
+from benchmarks.peak import Peak, measure_fp32_peak, measure_int8_peak
 from benchmarks.workloads import Row
 
 ROWS: list[Row] = [{"text": str(number)} for number in range(7)]
@@ -23,7 +24,7 @@ def record(package: Sequence[float]) -> EngineRecord:
     return EngineRecord(
         rates={PACKAGE: package, PLAIN: [10.0, 10.0, 10.0], PIPELINE: [5.0, 5.0, 5.0]},
         gop_per_text=2.0,
-        peak=Int8Peak(gops=100.0, threads=1, how="a guess"),
+        peak=Peak(gops=100.0, threads=1, how="a guess"),
         scenario={"threads": 1, "texts": 7},
         package_digest="d",
         precision="int8-row-wise",
@@ -65,16 +66,20 @@ def test_operations_are_those_of_the_products(tmp_path: Path) -> None:
 
     weights, attention = 12 * (4 * 768**2 + 2 * 768 * 3072), 12 * 2 * 128 * 768
 
-    assert _gop(tmp_path, 128) == pytest.approx(2 * 128 * (weights + attention) / 1e9)
-    assert _gop(tmp_path, 128) == pytest.approx(22.3, abs=0.1)
+    geometry = read_geometry(tmp_path)
+
+    assert geometry.weights == weights
+    assert geometry.gop(128) == pytest.approx(2 * 128 * (weights + attention) / 1e9)
+    assert geometry.gop(128) == pytest.approx(22.3, abs=0.1)
 
 
 def test_the_peak_is_measured() -> None:
     """It is a rate that was seen, and says where."""
-    peak = measure_int8_peak(1)
+    peaks = {"MatMulInteger": measure_int8_peak(1), "MatMul": measure_fp32_peak(1)}
 
-    assert peak.gops > 1
-    assert "MatMulInteger" in peak.how
+    for node, peak in peaks.items():
+        assert peak.gops > 1
+        assert f"plain {node} runs" in peak.how
 
 
 def test_what_cannot_be_found_is_one_sentence(miniml_home: Path) -> None:

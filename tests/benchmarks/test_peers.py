@@ -24,7 +24,8 @@ from benchmarks.errors import PeerDisagrees, PeerFailed, PeerUnsuited, PortTaken
 from benchmarks.peers.assets import Assets, fp32_labels, prepare
 from benchmarks.peers.checking import check_labels
 from benchmarks.peers.contract import PeerSettings
-from benchmarks.peers.line_up import NAMES, OURS, Peer, check_names, line_up
+from benchmarks.peers.line_up import HERE, NAMES, OURS, check_names, line_up
+from benchmarks.peers.peer import Peer
 from benchmarks.peers.run import turns
 from benchmarks.peers.running import running
 from serving.package import Package, PackageConfig
@@ -75,7 +76,7 @@ def test_fp32_labels_are_the_pipelines(assets: Assets, sure: list[tuple[str, str
     assert max(len(text.split()) for text, _ in sure) > assets.max_length
 
 
-@pytest.mark.parametrize("name", NAMES[1:])
+@pytest.mark.parametrize("name", HERE[1:])
 def test_a_peer_answers_as_its_checkpoint(
     name: str, assets: Assets, sure: list[tuple[str, str]], tmp_path: Path
 ) -> None:
@@ -168,8 +169,8 @@ def test_a_server_of_other_answers_is_refused() -> None:
 def test_an_unknown_peer_is_refused() -> None:
     """By name, with the names there are."""
     check_names(NAMES)
-    with pytest.raises(PeerUnsuited, match="no peer 'bentoml'"):
-        check_names(["bentoml"])
+    with pytest.raises(PeerUnsuited, match="no peer 'nobody'"):
+        check_names(["nobody"])
 
 
 def test_ours_is_always_there(assets: Assets) -> None:
@@ -192,7 +193,9 @@ def test_every_peer_has_its_turn_in_every_round(count: int, rounds: int) -> None
 
 def test_settings_survive_the_environment(tmp_path: Path) -> None:
     """What the run tells a peer is what the peer hears."""
-    settings = PeerSettings(model=tmp_path / "a b", max_length=7, cores=3)
+    settings = PeerSettings(
+        model=tmp_path / "a b", max_length=7, cores=3, device="cuda", dtype="bfloat16"
+    )
 
     assert PeerSettings.from_environment(settings.environment()) == settings
 

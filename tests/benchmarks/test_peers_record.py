@@ -117,6 +117,20 @@ def test_tables_show_ratios_beside_their_goals(seen: PeersRecord) -> None:
     assert "…" not in captured.get()
 
 
+def test_tables_say_who_is_missing(seen: PeersRecord) -> None:
+    """By name with the reason, whether it was never installed or failed on the way."""
+    reasons = {"infinity": "no such wheel [cpu]", PROTOTYPE: "it stopped"}
+    peers = {name: about for name, about in seen.peers.items() if name != "infinity"}
+    partial = replace(seen, peers=peers, missing=reasons)
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(partial)
+
+    assert "(no such wheel [cpu])" in captured.get()
+    assert "a server (it stopped)" in captured.get()
+    assert json.loads(json.dumps(partial.document()))["missing"] == reasons
+
+
 def test_an_interrupted_run_is_still_a_record(seen: PeersRecord) -> None:
     """Who has not had a turn has no numbers, and nothing breaks."""
     partial = replace(seen, runs=[seen.runs[0]], agreement={OURS: seen.agreement[OURS]})
