@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import socket
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.bisection import Tried
+from benchmarks.options import TuneOptions
 from benchmarks.tune.race import MARGIN, race
+from benchmarks.tune.run import run_tune
 from benchmarks.tune.space import ServeSetting, batch_settings, lane_settings, queue_settings
 
 limits = st.floats(1, 1e4)
@@ -90,3 +97,46 @@ def test_a_setting_says_what_the_command_understands() -> None:
     assert {word for word in setting.arguments if word.startswith("--")} <= known
     for name in setting.environment:
         assert name.removeprefix("MINIML_").lower() in ServeSettings.model_fields
+
+
+def test_what_is_written_is_what_won(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers are started by setting, the best of them stands in the file, and every trial is kept."""
+    shutil.copy(Path(__file__).with_name("tuned_server.py"), tmp_path / "miniml.py")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    monkeypatch.chdir(tmp_path)  # `python -m` looks there first
+    (tmp_path / "package").mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    record = run_tune(
+        TuneOptions(
+            package=(str(tmp_path / "package"),),
+            workload="queries",
+            p99_ms=300,
+            budget_minutes=0.6,
+            trial_s=0.25,
+            warmup_s=0.1,
+            port=port,
+            write_config=tmp_path / "serve.yaml",
+            output=tmp_path / "tune.json",
+        )
+    )
+    document = json.loads((tmp_path / "tune.json").read_text())
+    contests = document["contests"]
+    raced = [contest for contest in contests if contest["stage"] in ("lanes", "batch")]
+
+    assert document["kind"] == "tune"
+    assert document["partial"] is False
+    assert contests[0]["setting"] == ServeSetting(package=str(tmp_path / "package")).document()
+    for contest in raced:
+        held = [trial["rate_per_s"] for trial in contest["trials"] if trial["held"]]
+        assert contest["rate_per_s"] == 0 or contest["rate_per_s"] in held
+    best = document["best"]
+    assert record.best is not None
+    assert record.best.document() == best
+    fastest = max(raced, key=lambda contest: contest["rate_per_s"])["setting"]
+    again = {c["rate_per_s"] for c in contests if c["stage"] == "final"}
+    if len(again) < 2 or best["lanes"]:
+        assert {**best, "max_queue_ms": 0} == {**fastest, "max_queue_ms": 0}
+    written = json.loads((tmp_path / "serve.yaml").read_text())
+    assert {name: written[name] for name in best} == best
