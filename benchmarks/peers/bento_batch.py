@@ -22,7 +22,7 @@ class BentoBatched:
             settings.model, max_length=settings.max_length, threads=settings.cores
         )
 
-    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=60_000)
+    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=60_000)  # type: ignore[untyped-decorator]
     def classify(self, texts: list[str]) -> list[PeerAnswer]:
         """One answer a text, in order."""
         return self._classify(texts)

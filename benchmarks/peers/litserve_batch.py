@@ -16,7 +16,7 @@ from benchmarks.peers.classifier import OnnxClassifier
 from benchmarks.peers.contract import PeerAnswer, PeerSettings
 
 
-class LitserveBatched(litserve.LitAPI):
+class LitserveBatched(litserve.LitAPI):  # type: ignore[misc]  # not installed here
     """Texts that come within 10 ms of each other are one batch, 32 at most."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe's signature

@@ -18,7 +18,7 @@ from benchmarks.peers.classifier import OnnxClassifier
 from benchmarks.peers.contract import PeerSettings
 
 
-class MlserverBatched(MLModel):
+class MlserverBatched(MLModel):  # type: ignore[misc]  # not installed here
     """Batches of 32 texts at most, of those that come within 10 ms."""
 
     async def load(self) -> bool:
@@ -29,7 +29,7 @@ class MlserverBatched(MLModel):
         )
         return True
 
-    @decode_args
+    @decode_args  # type: ignore[untyped-decorator]
     async def predict(self, texts: List[str]) -> Tuple[List[str], np.ndarray]:
         """One label and its probability a text, in order."""
         answers = self._classify(texts)
