@@ -60,12 +60,13 @@ def texts_per_s(replay: Replay) -> float:
 class PlannerRecord:
     """tokens: workload -> of each text, by its place. offline_texts_per_s: workload -> the ceiling.
 
-    grid: what the truth was read from. decisions: case -> CPU ms of one decision of ours each.
+    measured: the grid that the truth, grid, is smoothed from. decisions: case -> CPU ms of one decision of ours each.
     runs: ours first within each load.
     """
 
     tokens: Mapping[str, Sequence[int]]
     offline_texts_per_s: Mapping[str, float]
+    measured: CostGrid
     grid: CostGrid
     runs: Sequence[PlannerRun]
     decisions: Mapping[str, Sequence[float]]
@@ -131,9 +132,14 @@ class PlannerRecord:
 
     def document(self) -> dict[str, object]:
         """Every sample, and what is derived from them."""
-        plain = {key: getattr(self, key) for key in self.__slots__ if key not in ("grid", "runs")}
+        plain = {
+            key: getattr(self, key)
+            for key in self.__slots__
+            if key not in ("measured", "grid", "runs")
+        }
         return {
             **plain,
+            "measured": asdict(self.measured),
             "grid": asdict(self.grid),
             "decisions": {
                 case: [round(ms, 4) for ms in times] for case, times in self.decisions.items()

@@ -33,6 +33,7 @@ from benchmarks.planning.truth import (
     TOLD_SPEED,
     Truth,
     offline_texts_per_s,
+    smoothed,
     told_grid,
 )
 from benchmarks.record import default_path, machine, percentile
@@ -66,7 +67,8 @@ def run_planner(options: PlannerOptions) -> PlannerRecord:
     package = open_package(find_folder(options.package, "package"))
     traces = _traces(options, package)
     lanes = options.lanes
-    grid = _measured_grid(package, lanes) if options.measure else package.cost
+    measured = _measured_grid(package, lanes) if options.measure else package.cost
+    grid = smoothed(measured)
     ceilings = {
         name: offline_texts_per_s([a.tokens for a in trace], grid, lanes)
         for name, trace in traces.items()
@@ -80,8 +82,9 @@ def run_planner(options: PlannerOptions) -> PlannerRecord:
     record = PlannerRecord(
         tokens=tokens,
         offline_texts_per_s=ceilings,
+        measured=measured,
         grid=grid,
-        runs=_simulate(loads, partial(Planned, told_grid(grid, seed=options.seed))),
+        runs=_simulate(loads, partial(Planned, told_grid(measured, seed=options.seed))),
         decisions=_decisions([n for lengths in tokens.values() for n in lengths], grid, options),
         scenario=_scenario(options, traces),
         package_digest=package.digest,

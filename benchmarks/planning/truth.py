@@ -1,10 +1,11 @@
 """What batches really take on the simulated machine. Pure: a grid and a seed in, numbers out.
 
-The truth is the package's measured grid read off point by point (`GridCost`), times noise. It must
-not favour us, so the planner never sees it:
+The truth is a smooth surface through the measured grid (`smoothed`), times noise. Smooth, because a
+grid's bumps are the measurement's: who got the best of several parameters in hindsight would find
+those. It must not favour us, so the planner never sees it:
 
-- it is piecewise straight, with all the bumps of the measurement; the four terms of our cost model
-  cannot follow them;
+- its form (a quadratic in the logarithms, which bends in both directions) is not our cost model's
+  (four terms that add up), which can only come near it;
 - our planner is told another grid, with noise on every cell and of a machine a quarter faster; from
   there it learns by the noisy times of its own batches, as in production, and that counts, too;
 - the other policies need no cost to decide, and get the parameter that did best in hindsight.
@@ -12,9 +13,12 @@ not favour us, so the planner never sees it:
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Sequence
+
+import numpy as np
 
 from serving.cost import GridCost
 from serving.package import CostGrid
@@ -23,6 +27,9 @@ NOISE = 0.15  # standard deviation of the log of a batch's time; shared machines
 TOLD_NOISE = 0.15  # the same for a cell of the grid that our planner is told
 TOLD_SPEED = 1.25  # the grid it is told is of a machine so many times faster
 _LARGEST_BATCH = 32
+_BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, _LARGEST_BATCH)
+_LENGTH_STEP = 8
+_HUBER = 0.1  # of the log: from 10 % off, a cell pulls with constant force
 
 
 class Truth:
@@ -41,8 +48,35 @@ class Truth:
         return self._cost.ms(batch, length) * math.exp(self._noise * self._chance.gauss())
 
 
+def smoothed(grid: CostGrid) -> CostGrid:
+    """The robust quadratic fit of log ms over log batch and log length, read off on a finer grid."""
+    shapes = list(itertools.product(grid.batches, grid.lengths))
+    rows = np.array([_log_terms(*shape) for shape in shapes])
+    log_ms = np.log([ms for row in grid.ms for ms in row])
+    weights = np.ones(len(shapes))
+    for _ in range(20):  # reweighted least squares; settles in fewer
+        root = np.sqrt(weights)
+        fitted = np.linalg.lstsq(rows * root[:, None], log_ms * root, rcond=None)[0]
+        weights = np.minimum(1.0, _HUBER / np.maximum(np.abs(rows @ fitted - log_ms), 1e-9))
+    first, last = grid.lengths[0], grid.lengths[-1]
+    lengths = (*range(first, last, _LENGTH_STEP), last)
+    ms = np.exp(np.array([[_log_terms(b, n) for n in lengths] for b in _BATCHES]) @ fitted)
+    return CostGrid(
+        batches=_BATCHES,
+        lengths=lengths,
+        ms=tuple(tuple(map(float, row)) for row in ms),
+        threads=grid.threads,
+        machine=grid.machine,
+    )
+
+
+def _log_terms(batch: int, length: int) -> tuple[float, ...]:
+    b, n = math.log(batch), math.log(length)
+    return 1.0, b, n, b * b, b * n, n * n
+
+
 def told_grid(grid: CostGrid, *, seed: int) -> CostGrid:
-    """What a planner on this machine would have read in its package: wrong in speed, and noisy."""
+    """What our planner reads in its package: wrong in speed, and noisy."""
     chance = random.Random(seed)  # noqa: S311 - a simulation, not a secret
 
     def told(ms: float) -> float:

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ from benchmarks.planning.record import latencies_ms, texts_per_s
 from benchmarks.planning.run import run_planner
 from benchmarks.planning.simulator import Arrival, Policy, Replay, replay, replay_closed
 from benchmarks.planning.trace import at_rate, made_arrivals, rate_per_s, read_arrivals
-from benchmarks.planning.truth import Truth, offline_texts_per_s, told_grid
+from benchmarks.planning.truth import Truth, offline_texts_per_s, smoothed, told_grid
 from registry.artifact import staged
 from serving.cost import GridCost
 from serving.package import (
@@ -250,6 +251,34 @@ def test_nobody_beats_the_ceiling(load: list[tuple[float, int]]) -> None:
 
     for make in POLICIES.values():
         assert texts_per_s(replay(arrivals, make(), exact(), lanes=1)) <= ceiling * (1 + 1e-9)
+
+
+@SLOW
+@given(
+    st.lists(st.floats(-0.2, 0.2), min_size=30, max_size=30),
+    st.floats(0.6, 1.2),
+    st.floats(0.8, 1.4),
+    st.floats(3.0, 10.0),
+)
+def test_smoothing_takes_the_bumps_out(
+    bumps: list[float], by_batch: float, by_length: float, outlier: float
+) -> None:
+    """From a noisy grid with one cell far off, the surface comes nearer to the truth than the grid."""
+    batches, lengths = (1, 2, 4, 8, 16), (8, 16, 32, 64, 128, 256)
+    true = np.array([[0.1 * b**by_batch * n**by_length for n in lengths] for b in batches])
+    seen = true * np.exp(np.array(bumps).reshape(true.shape))
+    seen[2, 3] *= outlier
+    grid = CostGrid(
+        batches=batches,
+        lengths=lengths,
+        ms=tuple(map(tuple, seen.tolist())),
+        threads=1,
+        machine="test",
+    )
+    cost = GridCost(smoothed(grid))
+    errors = np.log([[cost.ms(b, n) for n in lengths] for b in batches]) - np.log(true)
+
+    assert np.abs(errors).mean() < max(0.02, np.abs(np.log(seen / true)).mean())
 
 
 def words(texts: Sequence[str]) -> list[int]:
