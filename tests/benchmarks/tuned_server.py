@@ -39,6 +39,7 @@ async def main() -> None:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                body: dict[str, object]
                 if head.startswith(b"get /readyz"):
                     body = {"status": "ok"}
                 elif head.startswith(b"get"):
