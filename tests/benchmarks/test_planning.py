@@ -135,9 +135,14 @@ def test_never_more_batches_at_once_than_lanes(
 def test_who_pulls_leaves_no_lane_idle(policy: str, load: list[tuple[float, int]]) -> None:
     """With one lane, a text that waits does so only while another batch runs."""
     result = replay(arrivals_of(load), POLICIES[policy](), exact(), lanes=1)
-    starts = [a + q / 1e3 for a, q in zip(result.arrived_s, result.queue_ms, strict=True)]
-    runs = sorted({(s, s + b / 1e3) for s, b in zip(starts, result.batch_ms, strict=True)})
+    # Rounded: two texts of one batch started at one time, of which sums may differ in the last bit.
+    spans = [
+        (round(a, 9), round(a + q / 1e3, 9), round(a + (q + b) / 1e3, 9))
+        for a, q, b in zip(result.arrived_s, result.queue_ms, result.batch_ms, strict=True)
+    ]
+    ends = {end for _, _, end in spans}
 
+<<<<<<< HEAD
     for (begun, end), (start, _) in pairwise(runs):
         if start < begun + 1e-7:  # the same batch, but for the rounding of a sum
             continue
@@ -145,6 +150,12 @@ def test_who_pulls_leaves_no_lane_idle(policy: str, load: list[tuple[float, int]
             a < start - 1e-9 and s >= start for a, s in zip(result.arrived_s, starts, strict=True)
         )
         assert not waited or start == pytest.approx(end)
+=======
+    assert all(
+        start - came < 1e-8 or any(abs(start - end) < 1e-8 for end in ends)
+        for came, start, _ in spans
+    )
+>>>>>>> hsim
 
 
 @SLOW
