@@ -12,6 +12,8 @@ BenchmarkError           exit code 1
 ├── PeerDisagrees        its answers are not those of the checkpoint
 ├── PeerUnsuited         peers cannot serve such a package, or there is no such peer
 ├── NoReplica            the server's processes hold no replica
+├── NoRecord             a record is missing, of another kind or version, or not as it should be
+├── RecordsDiffer        two records that say nothing about each other
 └── EngineBroke          the bare engine's process failed
 """
 
@@ -70,3 +72,11 @@ class NoReplica(BenchmarkError):
 
 class EngineBroke(BenchmarkError):
     """The bare engine's process failed."""
+
+
+class NoRecord(BenchmarkError):
+    """A record is missing, of another kind or version, or not as it should be."""
+
+
+class RecordsDiffer(BenchmarkError):
+    """Two records that say nothing about each other: other machines, other scenarios."""

@@ -12,6 +12,7 @@ import pytest
 COMMANDS = (
     ["transform"], ["train"], ["export"], ["serve"], ["predict"], ["bench", "load"],
     ["bench", "demo"], ["bench", "engine"], ["bench", "core"], ["bench", "peers"],
+    ["bench", "report"], ["bench", "compare"],
     ["package", "inspect"], ["package", "verify"], ["package", "diff"],
     ["package", "bench"], ["registry", "list"], ["registry", "show"], ["registry", "alias"],
     ["registry", "verify"], ["registry", "gc"], ["registry", "ui"],
