@@ -148,8 +148,11 @@ def _rows(
 ) -> Iterator[tuple[Drawing, ...]]:
     """A row for each kind of figure, with all workloads of all records.
 
-    What one figure compares is of one record: of one machine, taken in turns.
+    What one figure compares is of one record: of one machine, taken in turns. A simulation has a
+    page of its own.
     """
+    if loop.startswith("simulated"):
+        return
     if loop == "open":
         yield tuple(_rate_drawings(model, palette))
     for maker in (_bars, _agreement, _tails) if loop == "closed" else (_bars, _tails):

@@ -32,6 +32,7 @@ test makes it again and compares every byte.
 - miniml is: so many times as fast, by medians of the same interleaved run.
 - of the ceiling: of an engine, what the measured peak of the hardware would give; of a server, what its
   bare engine gives.
+- samples: requests with their latency; without any, rounds.
 - record: the run at the end of this page, with machine, commit, package, seed, date and samples.
 """
 
