@@ -134,12 +134,15 @@ _stage(bench_app, "peers", "benchmarks.options:PeersOptions", "benchmarks.peers.
 _stage(bench_app, "core", "benchmarks.options:CoreOptions", "benchmarks.core.run:run_core")
 _stage(bench_app, "demo", "benchmarks.options:DemoOptions", "benchmarks.demo:run_demo")
 _stage(
-    bench_app, "report", "benchmarks.options:ReportOptions", "benchmarks.report.run:write_report"
+    bench_app,
+    "report",
+    "benchmarks.report.options:ReportOptions",
+    "benchmarks.report.run:write_report",
 )
 _stage(
     bench_app,
     "compare",
-    "benchmarks.options:CompareOptions",
+    "benchmarks.report.options:CompareOptions",
     "benchmarks.report.run:compare_records",
 )
 

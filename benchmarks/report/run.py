@@ -10,11 +10,11 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks.errors import ImpossibleOption, NoRecord, RecordsDiffer
-from benchmarks.options import CompareOptions, ReportOptions
 from benchmarks.report.comparing import Comparison, compare_findings, differences
 from benchmarks.report.evidence import Evidence, gather
 from benchmarks.report.files import KEPT, keep, records_in
 from benchmarks.report.kinds import findings_of
+from benchmarks.report.options import CompareOptions, ReportOptions
 from benchmarks.report.page import render_page
 from benchmarks.report.records import Record, read_record
 from benchmarks.report.results import render_results

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from benchmarks.errors import ImpossibleOption, RecordsDiffer
-from benchmarks.options import CompareOptions
 from benchmarks.peers.record import PeersRecord
 from benchmarks.report.comparing import compare_findings, differences, interval_of_ratio
 from benchmarks.report.findings import Finding, Findings, GoalLine, Trial
 from benchmarks.report.kinds import findings_of
 from benchmarks.report.measured import Measured
+from benchmarks.report.options import CompareOptions
 from benchmarks.report.records import parse_record
 from benchmarks.report.run import compare_records
 

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.errors import ImpossibleOption, NoRecord
-from benchmarks.options import ReportOptions
 from benchmarks.peers.record import PeersRecord
 from benchmarks.report.canvas import spread
 from benchmarks.report.evidence import Evidence, gather
 from benchmarks.report.expected import GPU_BACKENDS, MODELS, PEERS
 from benchmarks.report.files import records_in
 from benchmarks.report.findings import tails
+from benchmarks.report.options import ReportOptions
 from benchmarks.report.page import render_page
 from benchmarks.report.records import parse_record, read_record
 from benchmarks.report.results import render_results
