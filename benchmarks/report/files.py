@@ -11,8 +11,11 @@ from typing import Any
 
 from benchmarks.errors import NoRecord
 from benchmarks.report.packing import pack, unpack
+from benchmarks.subject import slim_gates
 
 KEPT = ".json.gz"
+# Of what an endpoint says of itself.
+_SERVER = ("name", "base_model", "precision", "max_length_tokens", "batch_invariant", "lanes")
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -35,6 +38,19 @@ def keep(document: Mapping[str, Any], path: Path) -> Path:
     part = path.with_suffix(".part")
     part.write_bytes(gzip.compress(text.encode(), mtime=0))
     return part.replace(path)
+
+
+def curated(document: Mapping[str, Any]) -> dict[str, Any]:
+    """*document* without what only its own machine has a use for: paths, examples, candidates."""
+    found = dict(document)
+    if isinstance(server := found.get("server"), Mapping):
+        found["server"] = {
+            **{name: server[name] for name in _SERVER if name in server},
+            "gates": slim_gates(server.get("gates", {})),
+        }
+    if found.get("written"):
+        found["written"] = Path(found["written"]).name
+    return found
 
 
 def records_in(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from benchmarks.errors import ImpossibleOption, NoRecord, RecordsDiffer
 from benchmarks.report.comparing import Comparison, compare_findings, differences
 from benchmarks.report.evidence import Evidence, gather
-from benchmarks.report.files import KEPT, keep, records_in
+from benchmarks.report.files import KEPT, curated, keep, records_in
 from benchmarks.report.kinds import findings_of
 from benchmarks.report.options import CompareOptions, ReportOptions
 from benchmarks.report.page import render_page
@@ -101,7 +101,7 @@ def _records(options: ReportOptions) -> Sequence[Record]:
         return records
     for record in records:
         path = options.kept / f"{record.certificate.name}{KEPT}"
-        keep(record.document, path)
+        keep(curated(record.document), path)
         _log.info("Kept %s (%.2f MB)", path, path.stat().st_size / 1e6)
     if not (kept := records_in(options.kept)):
         raise NoRecord(f"{options.kept} keeps no record; name some: miniml bench report a.json")

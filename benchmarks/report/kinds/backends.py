@@ -52,7 +52,7 @@ def _served(document: Mapping[str, Any]) -> list[Finding]:
     connections = document["scenario"]["connections"]
     return [
         closed_finding(
-            [(row, read_run(row)) for row in rows],
+            [read_run(row) for row in rows],
             connections,
             _agreement(document, name),
             ours=_OURS in name,

@@ -20,6 +20,8 @@ def load_findings(document: Mapping[str, Any]) -> Findings:
         asked = counted(scenario["users"], "connection")
     else:
         asked = f"{rate_per_s:g} requests/s"
+    if (shape := scenario.get("shape", "steady")) != "steady":
+        asked = f"{shape} to {asked}"
     trial = trial_of(document, rate_per_s=rate_per_s)
     finding = Finding(
         system="miniml",

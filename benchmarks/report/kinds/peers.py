@@ -26,14 +26,12 @@ def peers_findings(document: Mapping[str, Any]) -> Findings:
     """For each peer and workload: the closed loop, the highest rate in the goal, and the curve."""
     found: list[Finding] = []
     curves: list[Curve] = []
-    runs = [(row, read_run(row)) for row in document["runs"]]
+    runs = [read_run(row) for row in document["runs"]]
     for workload, goal_ms in document["goals_ms"].items():
         for peer in document["peers"]:
-            of_peer = [
-                (row, run) for row, run in runs if (run.peer, run.workload) == (peer, workload)
-            ]
-            closed = [(row, run) for row, run in of_peer if run.rate_per_s is None]
-            opened = [run for _, run in of_peer if run.rate_per_s is not None]
+            of_peer = [run for run in runs if (run.peer, run.workload) == (peer, workload)]
+            closed = [run for run in of_peer if run.rate_per_s is None]
+            opened = [run for run in of_peer if run.rate_per_s is not None]
             agreement = _agreement(document["agreement"].get(peer, ()))
             if closed:
                 connections = document["scenario"]["connections"]
@@ -99,28 +97,19 @@ def _trial(run: PeerRun, *, goal_ms: float | None = None) -> Trial:
 
 
 def closed_finding(
-    runs: Sequence[tuple[Mapping[str, Any], PeerRun]],
-    connections: int,
-    agreement: LabelAgreement | None,
-    *,
-    ours: bool,
+    runs: Sequence[PeerRun], connections: int, agreement: LabelAgreement | None, *, ours: bool
 ) -> Finding:
     """The closed loops of one peer and workload, one a round."""
-    first = runs[0][1]
-    bound = sum(run.client_bound for _, run in runs)
-    memory = [row["server_memory_mb"] for row, _ in runs if row.get("server_memory_mb")]
+    first = runs[0]
+    bound = sum(run.client_bound for run in runs)
     return Finding(
         system=first.peer,
         workload=first.workload,
         loop="closed",
         setting=counted(connections, "connection"),
-        rates=tuple(run.texts_per_s for _, run in runs),
-        trials=tuple(_trial(run) for _, run in runs),
+        rates=tuple(run.texts_per_s for run in runs),
+        trials=tuple(_trial(run) for run in runs),
         agreement=agreement,
-        cpu_ms=tuple(
-            row["server_cpu_ms"] for row, _ in runs if row.get("server_cpu_ms") is not None
-        ),
-        memory_mb=max(memory, default=None),
         ours=ours,
         note=f"{counted(bound, 'run')} bound by the client" if bound else "",
     )

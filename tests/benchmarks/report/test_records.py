@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from benchmarks.errors import NoRecord
 from benchmarks.peers.record import PeersRecord
-from benchmarks.report.files import keep, read_document, records_in
+from benchmarks.report.files import curated, keep, read_document, records_in
 from benchmarks.report.findings import tails
 from benchmarks.report.kinds import READERS, findings_of
 from benchmarks.report.packing import pack, unpack
@@ -60,6 +60,25 @@ def test_kept_records_are_read_as_they_were(kind: str, document_of: Read, tmp_pa
     assert keep(again, tmp_path / "again.json.gz").read_bytes() == path.read_bytes()
     assert again["kind"] == kind
     assert findings_of(read_record(path)) == findings_of(parse_record(again, "kept"))
+
+
+@pytest.mark.parametrize("kind", VERSIONS)
+def test_curating_changes_nothing_that_is_shown(kind: str, document_of: Read) -> None:
+    """A curated record shows the same, of the same package, and holds no path and no example text."""
+    document = document_of(kind)
+    document["server"] = {
+        "name": "demo",
+        "examples": [{"text": "a secret"}],
+        "lineage": {"checkpoint": "/home/somebody/checkpoint"},
+        "gates": {"label_flip_rate": 0.01, "candidates": ["/home/somebody"]},
+    }
+    document["written"] = "/home/somebody/serve.yaml"
+    whole, kept = (parse_record(one, "r") for one in (document, curated(document)))
+
+    assert findings_of(kept) == findings_of(whole)
+    assert kept.certificate.package.get("name") == "demo"
+    assert "/home/" not in json.dumps(kept.document)
+    assert "secret" not in json.dumps(kept.document)
 
 
 def test_a_record_shows_its_own_summary(peers_record: Callable[..., PeersRecord]) -> None:
