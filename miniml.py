@@ -3,8 +3,8 @@
 A stage declares its options once, as a frozen dataclass whose fields carry their help; `_stage`
 makes the sub-command from it. Results go to stdout, as a table or, with --json, as one JSON
 document on the last line; progress, notes and errors go to stderr. An exception that carries
-`exit_code` is one the user can mend: its message is printed and the code returned. Anything else is
-a bug and shows its traceback.
+`exit_code` is one the user can mend: its message is printed and the code returned. A result that
+carries one is shown and the code returned. Anything else is a bug and shows its traceback.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ def _stage(parent: typer.Typer, name: str, options: str, function: str) -> None:
             key: tuple(value or ()) if get_origin(hints[key]) is tuple else value
             for key, value in values.items()
         }
-        _show(_load(function)(options_class(**given)), as_json=as_json)
+        result = _load(function)(options_class(**given))
+        _show(result, as_json=as_json)
+        if code := getattr(result, "exit_code", 0):  # a finding, not a fault: it was shown
+            raise typer.Exit(code)
 
     parameters = [
         _parameter(field, hints[field.name]) for field in dataclasses.fields(options_class)
@@ -141,6 +144,18 @@ _stage(
     bench_app, "planner", "benchmarks.options:PlannerOptions", "benchmarks.planning.run:run_planner"
 )
 _stage(bench_app, "demo", "benchmarks.options:DemoOptions", "benchmarks.demo:run_demo")
+_stage(
+    bench_app,
+    "report",
+    "benchmarks.report.options:ReportOptions",
+    "benchmarks.report.run:write_report",
+)
+_stage(
+    bench_app,
+    "compare",
+    "benchmarks.report.options:CompareOptions",
+    "benchmarks.report.run:compare_records",
+)
 
 
 @registry_app.command("list")

@@ -7,6 +7,7 @@ No server: what HTTP adds is what `miniml bench load` measures.
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import statistics
 import tempfile
@@ -26,7 +27,8 @@ from benchmarks.geometry import read_geometry
 from benchmarks.options import EngineOptions
 from benchmarks.peak import Peak, measure_int8_peak
 from benchmarks.plain import MODEL, export_plain
-from benchmarks.record import commit, machine, versions
+from benchmarks.record import SCHEMA_VERSION, commit, machine, versions
+from benchmarks.subject import about_package
 from benchmarks.workloads import Row, read_rows
 from serving.engine import Engine, TextTokenizer
 from serving.package import Package, open_package
@@ -52,6 +54,12 @@ class EngineRecord:
     machine: Mapping[str, Any] = field(default_factory=machine)
     versions: Mapping[str, str] = field(default_factory=versions)
     commit: str = field(default_factory=commit)
+    recorded_at: str = field(
+        default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    )
+    package: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = "engine"
+    schema_version: int = SCHEMA_VERSION
 
     def times(self, backend: str) -> float:
         """How many times as fast as *backend* the package is, by medians."""
@@ -122,6 +130,7 @@ def run_engines(options: EngineOptions) -> EngineRecord:
         },
         package_digest=package.digest,
         precision=package.config.precision,
+        package=about_package(package),
     )
 
 

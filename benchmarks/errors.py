@@ -18,7 +18,9 @@ BenchmarkError           exit code 1
 ├── PeerUnsuited         peers cannot serve such a package, or there is no such peer
 ├── NoReplica            the server's processes hold no replica
 ├── EngineBroke          the bare engine's process failed
-└── BadTrace             a file to replay is missing or holds no arrivals
+├── BadTrace             a file to replay is missing or holds no arrivals
+├── NoRecord             a record is missing, of another kind or version, or not as it should be
+└── RecordsDiffer        two records that say nothing about each other
 """
 
 from __future__ import annotations
@@ -100,3 +102,11 @@ class EngineBroke(BenchmarkError):
 
 class BadTrace(BenchmarkError):
     """A file to replay is missing or holds no arrivals."""
+
+
+class NoRecord(BenchmarkError):
+    """A record is missing, of another kind or version, or not as it should be."""
+
+
+class RecordsDiffer(BenchmarkError):
+    """Two records that say nothing about each other: other machines, other scenarios."""

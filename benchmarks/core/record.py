@@ -19,7 +19,10 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreRecord:
-    """seen: name (with its unit) -> workload -> values, see `measures`. lanes: count and threads."""
+    """seen: name (with its unit) -> workload -> values, see `measures`. lanes: count and threads.
+
+    package: see `subject`.
+    """
 
     seen: Mapping[str, Mapping[str, Sequence[float]]]
     scenario: Mapping[str, Any]
@@ -32,6 +35,8 @@ class CoreRecord:
     machine: Mapping[str, Any] = field(default_factory=machine)
     versions: Mapping[str, str] = field(default_factory=versions)
     commit: str = field(default_factory=commit)
+    package: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = "core"
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -22,6 +22,7 @@ from benchmarks.load import fetch_info
 from benchmarks.options import CoreOptions
 from benchmarks.record import default_path
 from benchmarks.server import RunningServer, serving
+from benchmarks.subject import about_package
 from benchmarks.workloads import WORKLOADS
 from serving.package import Package, open_package
 
@@ -73,6 +74,7 @@ def run_core(options: CoreOptions) -> CoreRecord:
         lanes=info["lanes"],
         package_digest=package.digest,
         precision=package.config.precision,
+        package=about_package(package),
     )
     path = record.write(options.output or default_path("core"))
     _log.info("The record with all that was seen is %s", path)

@@ -23,17 +23,8 @@ from benchmarks.record import SCHEMA_VERSION, commit, machine, versions
 
 # Fields that are JSON as they are.
 _PLAIN = (
-    *(
-        "peers",
-        "missing",
-        "goals_ms",
-        "scenario",
-        "package_digest",
-        "precision",
-        "machine",
-        "versions",
-    ),
-    *("commit", "recorded_at", "schema_version"),
+    *("peers", "missing", "goals_ms", "scenario", "package_digest", "precision", "machine"),
+    *("versions", "commit", "recorded_at", "schema_version", "kind", "package"),
 )
 
 
@@ -59,6 +50,8 @@ class PeersRecord:
     recorded_at: str = field(
         default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     )
+    package: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = "peers"
     schema_version: int = SCHEMA_VERSION
 
     def closed(self, peer: str, workload: str) -> list[PeerRun]:

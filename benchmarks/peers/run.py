@@ -37,6 +37,7 @@ from benchmarks.peers.record import PeersRecord
 from benchmarks.peers.running import running
 from benchmarks.peers.runs import PeerRun
 from benchmarks.record import default_path
+from benchmarks.subject import about_package
 from benchmarks.wire import Body
 from benchmarks.workloads import WORKLOADS, read_rows
 from serving.lanes import usable_cores
@@ -228,4 +229,5 @@ def _record(
         },
         package_digest=package.digest,
         precision=package.config.precision,
+        package=about_package(package),
     )

@@ -142,20 +142,10 @@ def test_who_pulls_leaves_no_lane_idle(policy: str, load: list[tuple[float, int]
     ]
     ends = {end for _, _, end in spans}
 
-<<<<<<< HEAD
-    for (begun, end), (start, _) in pairwise(runs):
-        if start < begun + 1e-7:  # the same batch, but for the rounding of a sum
-            continue
-        waited = any(
-            a < start - 1e-9 and s >= start for a, s in zip(result.arrived_s, starts, strict=True)
-        )
-        assert not waited or start == pytest.approx(end)
-=======
     assert all(
         start - came < 1e-8 or any(abs(start - end) < 1e-8 for end in ends)
         for came, start, _ in spans
     )
->>>>>>> hsim
 
 
 @SLOW
