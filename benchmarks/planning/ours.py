@@ -10,10 +10,8 @@ from serving.line import Line, Priority
 from serving.package import CostGrid
 from serving.planner import WINDOW, is_hopeless, passed_by, plan
 
-MAX_BATCH, MAX_TOKENS = (
-    32,
-    256,
-)  # as `serving.settings` and, for lanes of one thread, `serving.core`
+# As `serving.settings` and, for lanes of one thread, `serving.core` have it.
+MAX_BATCH, MAX_TOKENS = 32, 256
 
 
 @dataclass(slots=True, eq=False)

@@ -37,13 +37,13 @@ from benchmarks.planning.truth import (
     told_grid,
 )
 from benchmarks.record import default_path, machine, percentile
-from benchmarks.workloads import WORKLOADS
 from serving.engine import Engine, TextTokenizer
 from serving.lanes import Lanes, measure_cost
 from serving.package import CostGrid, Package, open_package
 
 _log = logging.getLogger(__name__)
 _SHARES = (0.5, 0.8, 0.95, 1.2)
+_WORKLOADS = ("reviews", "queries")
 _FEWEST_TEXTS = 10
 RunLoad = Callable[[MakePolicy], Replay]
 
@@ -120,7 +120,7 @@ def _traces(options: PlannerOptions, package: Package) -> dict[str, list[Arrival
             options.trace, workload=options.workload, count_tokens=count_tokens
         )
         return {options.trace.stem: arrivals[: options.texts_count]}
-    names = (options.workload,) if options.workload else tuple(WORKLOADS)
+    names = (options.workload,) if options.workload else _WORKLOADS
     return {
         name: made_arrivals(name, options.texts_count, seed=options.seed, count_tokens=count_tokens)
         for name in names
