@@ -80,13 +80,15 @@ class _Rewriter:
         if weight is None:
             return
         codes, row_top = self._quantize(node.input[0])
-        if f"{name}/int8" not in self.graph.constants:
-            columns = np.maximum(np.abs(weight).max(axis=0), _TINY) / self._weight_steps
-            self.graph.set_constant(f"{name}/int8", np.rint(weight / columns).astype(np.int8))
-            self.graph.set_constant(f"{name}/scale", (columns / _STEPS).astype(np.float32))
+        # Each product has a weight of its own: on x86 without VNNI ONNX Runtime makes another of it,
+        # and fails on the second product of one weight (DeBERTa's keys and positions share theirs).
+        own = f"{out}/{name}" if f"{name}/int8" in self.graph.constants else name
+        columns = np.maximum(np.abs(weight).max(axis=0), _TINY) / self._weight_steps
+        self.graph.set_constant(f"{own}/int8", np.rint(weight / columns).astype(np.int8))
+        self.graph.set_constant(f"{own}/scale", (columns / _STEPS).astype(np.float32))
         raw = self.graph.add(
             "MatMulIntegerToFloat",
-            [codes, f"{name}/int8", self._one, f"{name}/scale", self._zero],
+            [codes, f"{own}/int8", self._one, f"{own}/scale", self._zero],
             f"{out}/raw",
             domain=MICROSOFT,
         )
