@@ -77,7 +77,8 @@ def test_readme_commands(environment: dict[str, str]) -> None:
 
     assert '"label"' in answers[0]
     assert answers[1].count('"label"') == 2
-    assert "requests" in answers[3]
+    assert "closed loop" in answers[3]
+    assert "texts/s" in answers[3]
     assert "reviews/1" in answers[4]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
@@ -33,7 +34,7 @@ from export.recipes.probe import Probe
 from export.recipes.rowwise import NARROW_STEPS, compress_weights, quantize_rowwise
 from export.recipes.static import smoothed
 from serving.package import Runtime
-from serving.session import Encoding, open_session, padded
+from serving.session import Encoding, _settings, open_session, padded
 
 # OpenVINO and, for the rest, whatever this CPU lacks: `choose_candidates` knows.
 CHOSEN, LEFT_OUT = choose_candidates([], target="cpu")
@@ -112,6 +113,33 @@ def test_row_wise_is_bit_equal_in_any_batch(  # noqa: PLR0913, PLR0917 - fixture
     for start in range(0, len(encodings) - size + 1, size):
         together = session.run(encodings[start : start + size], pad_token_id=1)
         np.testing.assert_array_equal(together, alone[start : start + size])
+
+
+@pytest.mark.parametrize("steps", [127, NARROW_STEPS])
+def test_products_may_share_a_weight(tmp_path: Path, steps: int) -> None:
+    """As DeBERTa's keys of texts and of positions do: the graph loads on every CPU, and multiplies."""
+    drawn = np.random.default_rng(0)
+    weight, x = (drawn.normal(size=shape).astype(np.float32) for shape in ((32, 16), (3, 5, 32)))
+    nodes = [
+        onnx.helper.make_node("Neg", ["x"], ["minus"]),
+        onnx.helper.make_node("MatMul", ["x", "w"], ["left"]),
+        onnx.helper.make_node("MatMul", ["minus", "w"], ["right"]),
+        onnx.helper.make_node("Sub", ["left", "right"], ["y"]),
+    ]
+    ends = [onnx.helper.make_tensor_value_info(n, 1, ["batch", 5, None]) for n in ("x", "y")]
+    constant = [numpy_helper.from_array(weight, "w")]
+    graph = onnx.helper.make_graph(nodes, "shared", ends[:1], ends[1:], constant)
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9
+    )
+    path = tmp_path / "shared.onnx"
+    onnx.save(quantize_rowwise(model, weight_steps=steps), str(path))
+
+    session = ort.InferenceSession(str(path), _settings(1), providers=["CPUExecutionProvider"])
+    (y,) = session.run(["y"], {"x": x})
+
+    # Half the steps, twice the rounding.
+    np.testing.assert_allclose(y, 2 * x @ weight, atol=0.4 * 127 / steps)
 
 
 def test_two_narrow_products_fit_16_bits(slimmed: Path) -> None:
