@@ -44,7 +44,8 @@ def unpack(value: Any) -> Any:
 
 def _pack_column(values: Sequence[float]) -> dict[str, Any]:
     decimals = max(map(_decimals, values))
-    whole = [round(value * 10**decimals) for value in values]
+    # Rounded before it is scaled: 0.0005 * 1000 is a tie, which 0.0005 itself is not.
+    whole = [round(round(value, _MOST_DECIMALS) * 10**decimals) for value in values]
     ascends = all(first <= second for first, second in pairwise(whole))
     if ascends:
         whole = [whole[0], *(second - first for first, second in pairwise(whole))]

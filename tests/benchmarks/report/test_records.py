@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchmarks.errors import NoRecord
@@ -43,6 +43,7 @@ def test_unpacking_undoes_packing(document: object) -> None:
     assert unpack(json.loads(json.dumps(pack(document)))) == document
 
 
+@example([0.0005] * 64)
 @given(st.lists(st.floats(0, 1e6), min_size=64, max_size=200))
 def test_packing_rounds_to_three_decimals(values: list[float]) -> None:
     """What has more is rounded, and by no more than that."""
