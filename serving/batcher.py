@@ -64,10 +64,9 @@ class Batcher:
         """Whether work flows; see `Dispatcher.healthy`."""
         return self._dispatcher.healthy()
 
-    def refuse_if_full(self) -> None:
-        """Raise `Overloaded` when any text would be refused: sooner than tokenizing it to find out."""
-        if self._dispatcher.waiting and self.queued_ms >= self._max_queue_ms:
-            self._refuse(0.0)
+    def refuse_without_room(self, tokens: Sequence[int]) -> None:
+        """Raise `Overloaded` when texts of about so many tokens would be: before tokenizing them."""
+        self._refuse_beyond([self._cost.ms(1, count) for count in tokens])
 
     async def answer(
         self,
@@ -87,7 +86,7 @@ class Batcher:
         loop = self._loop = asyncio.get_running_loop()
         call = Call(future=loop.create_future(), answers={}, count=len(encodings))
         texts = self._texts(call, encodings, within_ms, priority)
-        self._admit(texts)
+        self._refuse_beyond([text.work_ms for text in texts])
         self._dispatcher.add(texts)
         timer = None
         if within_ms < math.inf:
@@ -126,8 +125,8 @@ class Batcher:
             for place, encoding in enumerate(encodings)
         ]
 
-    def _admit(self, texts: Sequence[Text]) -> None:
-        new_ms = sum(text.work_ms for text in texts) / self._lanes.count
+    def _refuse_beyond(self, works_ms: Sequence[float]) -> None:
+        new_ms = sum(works_ms) / self._lanes.count
         # A lone request is never refused: whatever it costs, waiting would not make it cheaper.
         if self._dispatcher.waiting and self.queued_ms + new_ms > self._max_queue_ms:
             self._refuse(new_ms)

@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
-import gc
 import logging
 import math
 import statistics
@@ -16,6 +13,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
@@ -27,10 +25,12 @@ from serving.gpu import gpus_for
 from serving.isa import architecture, cpu_features
 from serving.lanes import LanePool, Lanes, filler, measure_cost, time_batch
 from serving.line import Priority
+from serving.memory import give_back_memory
 from serving.package import GOLDEN_TOLERANCE, CostGrid, Package
 from serving.pulse import Pulse, process_age_s
 from serving.session import Encoding
 from serving.settings import ServeSettings
+from serving.token_estimate import TokenEstimate
 
 _log = logging.getLogger(__name__)
 # Up to here tokenizing takes less time than the hop to a thread and back.
@@ -64,9 +64,10 @@ class Core:
         prove_golden_answers(self._engine)
         self._cost = CostModel(self._cost_here())
         warm_up(self._engine, lanes, self._cost)
-        _give_back_memory()
+        give_back_memory()
         self._pool = LanePool(self._engine, lanes)
         self._tokenizers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
+        self._estimate = TokenEstimate(longest=package.config.max_length)
         self._pulse = Pulse()
         self._batcher = Batcher(
             self._pool,
@@ -90,9 +91,11 @@ class Core:
         within_ms: from now; beyond it `DeadlineExceeded`, without compute where that is foreseen.
         """
         self._pulse.start()
-        self._batcher.refuse_if_full()
+        chars = [len(a) + len(b) for a, b in zip(texts, pairs or repeat(""), strict=False)]
+        self._batcher.refuse_without_room([self._estimate.tokens(count) for count in chars])
         start_s = time.perf_counter()
-        encodings = await self._tokenize(texts, pairs)
+        encodings = await self._tokenize(texts, pairs, sum(chars))
+        self._estimate.learn(chars, [len(encoding) for encoding in encodings])
         tokenize_ms = (time.perf_counter() - start_s) * 1e3
         answers = await self._batcher.answer(
             encodings, within_ms=within_ms - tokenize_ms, priority=priority
@@ -148,9 +151,11 @@ class Core:
         here = f"{architecture()} without {', '.join(missing)}"
         return measure_cost(self._engine, machine=here, lanes=self.lanes, budget_s=_COST_BUDGET_S)
 
-    async def _tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[Encoding]:
+    async def _tokenize(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, chars: int
+    ) -> list[Encoding]:
         encode = self._engine.tokenizer.encode
-        if sum(map(len, texts)) + sum(map(len, pairs or ())) <= _INLINE_CHARS:
+        if chars <= _INLINE_CHARS:
             return encode(texts, pairs)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._tokenizers, encode, texts, pairs)
@@ -202,10 +207,3 @@ def warm_up(engine: Engine, lanes: Lanes, cost: CostModel, *, budget_s: float = 
         engine.run(texts)  # the first run of a shape allocates
         times_ms = time_batch(engine.run, texts, lanes.count, 1, deadline_s)
         cost.observe(batch, length, statistics.median(times_ms))
-
-
-def _give_back_memory() -> None:
-    """Return to the kernel what loading has freed: 8 MB of the demo's package."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)

@@ -54,6 +54,8 @@ SERVING_ORDER = (
     "protocols",
     "core",
     "pulse",
+    "token_estimate",
+    "memory",
     "batcher",
     "dispatch",
     "work",

@@ -297,6 +297,45 @@ def test_beyond_the_bound_is_refused_at_once() -> None:
     asyncio.run(scenario())
 
 
+def has_no_room(batcher: Batcher, tokens: Sequence[int]) -> bool:
+    """Whether texts of so many tokens are refused before tokenizing."""
+    try:
+        batcher.refuse_without_room(tokens)
+    except Overloaded:
+        return True
+    return False
+
+
+async def is_refused(answer: Coroutine[Any, Any, Any]) -> bool:
+    """Whether a call is refused; if not, it is given up."""
+    (task,) = await started(answer)
+    refused = task.done() and isinstance(task.exception(), Overloaded)
+    task.cancel()
+    await asyncio.wait([task])
+    return refused
+
+
+def test_what_has_no_room_is_known_before_tokenizing() -> None:
+    """Refused by the number of tokens is just what would be refused by the tokens themselves."""
+
+    async def scenario() -> None:
+        pool = GatedPool()
+        batcher = make(pool, max_queue_ms=5.0)  # a text of 4 tokens is 1.4 ms
+        accepted = await started(*(numbers(batcher, n) for n in range(3)))  # 2.8 wait
+        told = {True: 0, False: 0}
+        for lengths in ([4], [12], [13], [4, 4], [1] * 3, [200]):
+            refused = has_no_room(batcher, lengths)
+            assert refused == await is_refused(
+                batcher.answer([text(9, length) for length in lengths])
+            )
+            told[refused] += 1
+        assert all(told.values())
+        pool.gate.set()
+        assert await asyncio.gather(*accepted) == [[0], [1], [2]]
+
+    asyncio.run(scenario())
+
+
 def test_a_lone_call_is_never_refused() -> None:
     """However large, a call is taken when nothing waits: later it would cost the same."""
 
