@@ -7,9 +7,13 @@ miniml's own.
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import socket
 import sys
+from contextlib import ExitStack, suppress
+
+from serving.errors import PortInUse
 
 # Measured per request on 2 cores: Ray's Python proxy 7.0 ms of CPU, HAProxy 0.6 ms, with the flags
 # below and a raw ASGI app 0.23 ms.
@@ -28,6 +32,9 @@ HAPROXY_PORTS = (
     "RAY_SERVE_HAPROXY_METRICS_PORT",
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
 )
+# Not the kernel's choice: until HAProxy binds them, any of Ray's outgoing connections may be given
+# the same. Above what Ray's workers listen at, below what its replicas do.
+_PORTS = range(20_000, 30_000)
 _ALWAYS = {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -69,20 +76,22 @@ def set_environment(*, haproxy: bool) -> None:
     """Set what Ray reads at import. A token of our own keeps Ray's ports closed to others."""
     os.environ.update(to_export(haproxy=haproxy))
     if haproxy:
-        for name, port in zip(HAPROXY_PORTS, _free_ports(len(HAPROXY_PORTS)), strict=True):
+        for name, port in zip(HAPROXY_PORTS, free_ports(len(HAPROXY_PORTS)), strict=True):
             os.environ.setdefault(name, str(port))
     if wants_token():
         # In the environment, not in ~/.ray: the home folder may be read-only.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports nobody listens at now; all different, as they are held together."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens at now; all different."""
+    free: list[int] = []
+    with ExitStack() as held:
+        for port in random.sample(_PORTS, len(_PORTS)):
+            probe = held.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind(("", port))
+                free.append(port)
+            if len(free) == count:
+                return free
+    raise PortInUse(f"No {count} ports are free from {_PORTS.start} to {_PORTS.stop - 1}.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import socket
 import threading
 import time
 from collections import defaultdict
@@ -20,6 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from benchmarks.peers.assets import Assets, bound
 from benchmarks.plain import export_plain, quantize_plain
+from serving.environment import free_ports
 
 WORDS = ("soup", "staff", "price", "cold", "warm", "good", "bad", "very", "not", "never", "was")
 LABELS = ("negative", "neutral", "positive")
@@ -129,9 +129,8 @@ def synthetic() -> Callable[..., AbstractContextManager[Any]]:
 @pytest.fixture
 def free_port() -> int:
     """One that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    (port,) = free_ports(1)
+    return port
 
 
 @pytest.fixture(scope="session")

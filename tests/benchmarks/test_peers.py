@@ -28,14 +28,14 @@ from benchmarks.peers.line_up import HERE, NAMES, OURS, check_names, line_up
 from benchmarks.peers.peer import Peer
 from benchmarks.peers.run import turns
 from benchmarks.peers.running import running
+from serving.environment import free_ports
 from serving.package import Package, PackageConfig
 
 
 def free_port() -> int:
     """One that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    (port,) = free_ports(1)
+    return port
 
 
 def scripted(code: str) -> Peer:

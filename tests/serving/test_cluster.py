@@ -24,7 +24,7 @@ from playwright.sync_api import Route, sync_playwright
 
 from serving.client import Client, RemoteError
 from serving.engine import Engine, prediction
-from serving.environment import HAPROXY_PORTS
+from serving.environment import HAPROXY_PORTS, free_ports
 from serving.errors import PortInUse
 from serving.options import ServeOptions
 from serving.package import Package
@@ -40,9 +40,8 @@ Build = Callable[[Path], Package]
 
 def free_port() -> int:
     """A port nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    (port,) = free_ports(1)
+    return port
 
 
 def environment(home: Path) -> dict[str, str]:
