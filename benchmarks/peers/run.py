@@ -102,6 +102,10 @@ def run_peers(options: PeersOptions) -> PeersRecord:
             names=options.peers,
             environments=_environments(options.peers, seen, status),
         )
+        if assets.no_int8:
+            _log.warning("%s", assets.no_int8)
+            without = [peer.name for peer in peers if peer.model == assets.quantized]
+            seen.missing.update(dict.fromkeys(without, assets.no_int8))
         try:
             _measure_all(peers, _task(assets, options), options, seen, status)
             complete = True

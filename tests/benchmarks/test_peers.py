@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,8 +22,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.errors import PeerDisagrees, PeerFailed, PeerUnsuited, PortTaken
+from benchmarks.errors import (
+    PeerDisagrees,
+    PeerFailed,
+    PeerUnsuited,
+    PlainModelFailed,
+    PortTaken,
+)
 from benchmarks.options import PeersOptions
+from benchmarks.peers.apart import APART
 from benchmarks.peers.assets import Assets, fp32_labels, prepare
 from benchmarks.peers.checking import check_labels
 from benchmarks.peers.contract import PeerSettings
@@ -31,6 +39,7 @@ from benchmarks.peers.line_up import (
     NAMES,
     OURS,
     PLAIN_FASTAPI,
+    PROTOTYPE,
     RAY_BATCH,
     check_names,
     line_up,
@@ -39,6 +48,7 @@ from benchmarks.peers.measuring import PeerLoad, measure
 from benchmarks.peers.peer import Peer
 from benchmarks.peers.run import turns
 from benchmarks.peers.running import running
+from benchmarks.plain import MODEL, quantize_plain
 from benchmarks.processes import process_tree
 from benchmarks.wire import Body
 from serving.package import Package, PackageConfig
@@ -268,6 +278,35 @@ def test_settings_survive_the_environment(tmp_path: Path) -> None:
     )
 
     assert PeerSettings.from_environment(settings.environment()) == settings
+
+
+def test_an_int8_graph_that_does_not_open_is_one_sentence(assets: Assets, tmp_path: Path) -> None:
+    """It is told when the graph is made, and not by each server that waits for its model in vain."""
+    import onnx
+
+    exported = tmp_path / "fp32"
+    shutil.copytree(assets.exported, exported)
+    model = onnx.load(str(exported / MODEL))
+    (answer,) = model.graph.output
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == answer.name else name for name in node.output]
+    model.graph.node.append(
+        onnx.helper.make_node("Odd", ["before"], [answer.name], domain="no.such")
+    )
+    model.opset_import.append(onnx.helper.make_opsetid("no.such", 1))
+    onnx.save(model, str(exported / MODEL))
+
+    with pytest.raises(PlainModelFailed, match=r"cannot open optimum's int8 graph: .*no\.such"):
+        quantize_plain(exported, tmp_path / "int8")
+
+
+def test_who_reads_int8_is_known(assets: Assets) -> None:
+    """Without an int8 model ours, the prototype and Infinity are still measured."""
+    folders = dict.fromkeys(APART, assets.package)
+    peers = line_up(assets, cores=2, port=1, environments=folders)
+
+    others = {peer.name for peer in peers if peer.model != assets.quantized}
+    assert others == {OURS, PROTOTYPE, "infinity"}
 
 
 def test_what_peers_cannot_answer_is_refused(tmp_path: Path) -> None:
