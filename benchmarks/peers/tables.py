@@ -123,7 +123,7 @@ def _warning(record: PeersRecord, workload: str) -> str | None:
 
 
 def _spread(values: Sequence[float]) -> str:
-    return f"{min(values):.1f}-{max(values):.1f}" if values else "-"
+    return f"{min(values):.1f}-{max(values):.1f}" if len(values) > 1 else "-"
 
 
 def _number(value: float | None) -> str:
