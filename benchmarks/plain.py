@@ -17,6 +17,10 @@ from serving.isa import architecture, cpu_features, fast_int8
 
 MODEL, QUANTIZED = "model.onnx", "model_quantized.onnx"  # as optimum names them
 _SHOWN_CHARS = 300
+_OPEN = (
+    "import sys, onnxruntime as ort\n"
+    "ort.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"
+)
 
 
 def export_plain(checkpoint: Path, target: Path) -> Path:
@@ -31,10 +35,15 @@ def export_plain(checkpoint: Path, target: Path) -> Path:
 def quantize_plain(exported: Path, target: Path) -> Path:
     """`optimum-cli onnxruntime quantize`: dynamic int8, one scale a column, in the folder *target*.
 
-    With optimum's recipe for this CPU. Raises `PlainModelFailed` with optimum's last word.
+    With optimum's recipe for this CPU. Raises `PlainModelFailed` with optimum's last word, or with
+    ONNX Runtime's when it cannot open what optimum made: who serves it would only fail later.
     """
     what = ("--onnx_model", str(exported), _recipe(), "--per_channel")
-    return _optimum(target, "onnxruntime", "quantize", *what, "--output", str(target))
+    _optimum(target, "onnxruntime", "quantize", *what, "--output", str(target))
+    done = _python("-c", _OPEN, str(target / QUANTIZED))
+    if done.returncode != 0:
+        raise PlainModelFailed(f"ONNX Runtime cannot open optimum's int8 graph: {_last_word(done)}")
+    return target
 
 
 def _recipe() -> str:
@@ -68,9 +77,16 @@ def _optimum(target: Path, *arguments: str) -> Path:
 
 
 def _run(module: str, *arguments: str) -> None:
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    done = _python("-m", module, *arguments)
     if done.returncode != 0:
-        last = (done.stderr.strip() or "it printed nothing").splitlines()[-1]
         what = f"{module.rpartition('.')[2]} {arguments[0]}".replace("optimum_cli", "optimum-cli")
-        raise PlainModelFailed(f"{what} failed: {last[:_SHOWN_CHARS]}")
+        raise PlainModelFailed(f"{what} failed: {_last_word(done)}")
+
+
+def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+
+
+def _last_word(done: subprocess.CompletedProcess[str]) -> str:
+    return (done.stderr.strip() or "it printed nothing").splitlines()[-1][:_SHOWN_CHARS]

@@ -23,6 +23,7 @@ from benchmarks.peers.peer import Peer
 from benchmarks.peers.run import turns
 from benchmarks.peers.running import running
 from benchmarks.peers.runs import PeerRun
+from benchmarks.server import RunningServer
 from benchmarks.wire import Body
 from benchmarks.workloads import call_bodies
 
@@ -59,9 +60,9 @@ def measure_servers(  # noqa: PLR0913 - what a run is, and where its servers' lo
             seen.miss_server(variant, NO_SERVER)
             continue
         try:
-            with running(peer, port=options.port, logs=logs) as url:
-                check_labels(peer.name, url, checked, labels)
-                for run in _loads(peer, round_, url, bodies, options):
+            with running(peer, port=options.port, logs=logs) as server:
+                check_labels(peer.name, server.url, checked, labels)
+                for run in _loads(peer, round_, server, bodies, options):
                     seen.http_runs.append(run)
                     _log.info("%s", run.line())
         except (PeerFailed, PeerDisagrees) as error:
@@ -89,7 +90,7 @@ def server_of(variant: Variant, *, cores: int, max_length: int, port: int) -> Pe
 def _loads(
     peer: Peer,
     round_: int,
-    url: str,
+    server: RunningServer,
     bodies: Mapping[str, Sequence[Body]],
     options: BackendsOptions,
 ) -> Iterator[PeerRun]:
@@ -101,4 +102,4 @@ def _loads(
     )
     for workload, each in bodies.items():
         load = PeerLoad(peer=peer.name, workload=workload, round=round_, bodies=each, goal_ms=0.0)
-        yield from measure(url, load, closed)
+        yield from measure(server, load, closed)

@@ -31,7 +31,7 @@ from benchmarks.record import SCHEMA_VERSION, commit, machine, versions
 
 _PLAIN = (
     *("missing", "http_missing", "peaks", "scenario", "package_digest", "precision", "machine"),
-    *("versions", "commit", "recorded_at", "schema_version"),
+    *("versions", "commit", "recorded_at", "schema_version", "package"),
 )
 
 
@@ -41,6 +41,7 @@ class BackendsRecord:
 
     answers: name -> how they agree with fp32's. weights: workload -> length -> share of the texts.
     peaks: as `peaks` measured. http_runs: closed loops over HTTP, when they were asked for.
+    package: what `about_package` says of the first.
     """
 
     variants: Sequence[Variant]
@@ -62,6 +63,7 @@ class BackendsRecord:
     recorded_at: str = field(
         default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     )
+    package: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def speeds(self, workload: str) -> list[VariantSpeed]:

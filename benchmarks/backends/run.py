@@ -30,6 +30,7 @@ from benchmarks.errors import BenchmarkError, EngineBroke, PeerUnsuited
 from benchmarks.geometry import read_geometry
 from benchmarks.peers.run import turns
 from benchmarks.record import default_path
+from benchmarks.subject import about_package
 from serving.session import Logits
 
 _log = logging.getLogger(__name__)
@@ -136,6 +137,7 @@ class _Bench:
             },
             package_digest=inputs.packages[0].digest,
             precision=inputs.config.precision,
+            package=about_package(inputs.packages[0]),
         )
 
     def _probe(self) -> None:

@@ -16,6 +16,7 @@ from benchmarks.record import percentile
 
 if TYPE_CHECKING:
     from benchmarks.backends.record import BackendsRecord
+    from benchmarks.peers.runs import PeerRun
 
 
 def backends_tables(record: BackendsRecord) -> Group:
@@ -102,13 +103,14 @@ def http_table(record: BackendsRecord, workload: str) -> Table:
     """The same behind servers, in a closed loop."""
     connections = record.scenario["connections"]
     table = _table(f"{workload}: over HTTP, closed loop of {connections} connections")
-    for heading in ("texts/s", "range", "p50 ms", "p99 ms", "errors"):
+    headings = ("texts/s", "range", "p50 ms", "p99 ms", "errors", "CPU ms", "MB")
+    for heading in headings:
         table.add_column(heading, justify="right")
     for variant in record.variants:
         runs = [r for r in record.http_runs if (r.peer, r.workload) == (variant.name, workload)]
         if not runs:
             reason = record.missing.get(variant.name) or record.http_missing.get(variant.name, "")
-            table.add_row(_with_reason(variant.name, reason), *("-",) * 5)
+            table.add_row(_with_reason(variant.name, reason), *("-",) * len(headings))
             continue
         rates = [run.texts_per_s for run in runs]
         latencies_ms = [ms for run in runs for ms in run.wire.latencies_ms]
@@ -118,6 +120,7 @@ def http_table(record: BackendsRecord, workload: str) -> Table:
             f"{min(rates):.1f}-{max(rates):.1f}",
             *(f"{percentile(latencies_ms, percent):.1f}" for percent in (50, 99)),
             str(sum(run.errors for run in runs)),
+            *_costs(runs),
         )
     return table
 
@@ -136,6 +139,15 @@ def grid_table(record: BackendsRecord) -> Table:
             cells = (statistics.median(r[batch, length] for r in rounds) for length in lengths)
             table.add_row(name, layout, str(batch), *(f"{ms:.1f}" for ms in cells))
     return table
+
+
+def _costs(runs: Sequence[PeerRun]) -> tuple[str, str]:
+    """CPU ms a request and memory of all the server's processes, where they were looked at."""
+    cpu_ms = [ms for run in runs if (ms := run.server_cpu_ms_per_request) is not None]
+    memory = max((run.cost.pss_bytes for run in runs if run.cost), default=None)
+    if not cpu_ms or memory is None:
+        return "-", "-"
+    return f"{statistics.median(cpu_ms):.1f}", f"{memory / 1e6:.0f}"
 
 
 def _with_reason(name: str, reason: str) -> Text:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.core.ceiling import ask_engine
-from benchmarks.core.processes import pss_bytes, replica_of, tree_cpu_s, tree_pss_bytes
+from benchmarks.core.processes import replica_of
 from benchmarks.load import fetch_info
+from benchmarks.processes import pss_bytes, tree_cpu_s, tree_pss_bytes
 from benchmarks.record import percentile
 from benchmarks.wire import OK, Body, Shot, WireRun, closed_loop, open_loop, send_each_once
 from benchmarks.workloads import WORKLOADS, call_bodies

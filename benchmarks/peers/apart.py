@@ -24,6 +24,7 @@ def _litserve(assets: Assets, cores: int, port: int, folder: Path) -> Peer:
         name="litserve",
         about=f"{_title('LitServe')}, batches, {_INT8}: 1 worker, {cores} ONNX thread(s)",
         command=(str(python_of(folder)), "-m", "benchmarks.peers.litserve_batch", str(port)),
+        model=assets.quantized,
         environment=_environment(assets, cores, folder),
         folder=folder,
     )
@@ -36,6 +37,7 @@ def _bentoml(assets: Assets, cores: int, port: int, folder: Path) -> Peer:
         name="bentoml",
         about=f"{_title('BentoML')}, adaptive batching, {_INT8}: 1 worker, {cores} ONNX thread(s)",
         command=(*serve, service, *_LOOPBACK, "--port", str(port)),
+        model=assets.quantized,
         environment={
             **_environment(assets, cores, folder),
             "BENTOML_HOME": str(folder / "bentoml"),
@@ -52,6 +54,7 @@ def _mlserver(assets: Assets, cores: int, port: int, folder: Path) -> Peer:
         name="mlserver",
         about=f"{_title('MLServer')}, adaptive batching, {_INT8}: 1 worker, {cores} ONNX thread(s)",
         command=(str(folder / "bin" / "mlserver"), "start", str(sources_of(folder))),
+        model=assets.quantized,
         environment={
             **_environment(assets, cores, folder),
             "MLSERVER_HOST": "127.0.0.1",
@@ -81,6 +84,7 @@ def _infinity(assets: Assets, cores: int, port: int, folder: Path) -> Peer:
             # optimum that this transformers does not go with.
             *("--no-vector-disk-cache", "--no-compile", "--no-bettertransformer"),
         ),
+        model=assets.bounded,
         environment={
             **_environment(assets, cores, folder),
             "OMP_NUM_THREADS": str(cores),

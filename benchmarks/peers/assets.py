@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.errors import PeerUnsuited
+from benchmarks.errors import PeerUnsuited, PlainModelFailed
 from benchmarks.plain import MODEL, export_plain, quantize_plain
 from serving.engine import TextTokenizer
 from serving.package import Package
@@ -22,7 +22,8 @@ class Assets:
     """package: what ours serves, a folder. Of the others each is a folder with config and tokenizer.
 
     bounded: the checkpoint with *max_length* in its tokenizer, for those who can only read it there.
-    max_length: tokens, special ones included; the package's, and so everybody's.
+    max_length: tokens, special ones included; the package's, and so everybody's. no_int8: why there
+    is nothing at *quantized*.
     """
 
     package: Path
@@ -31,13 +32,14 @@ class Assets:
     exported: Path
     quantized: Path
     max_length: int
+    no_int8: str = ""
 
 
 def prepare(package: Package, checkpoint: Path, work: Path) -> Assets:
     """Make the peers' models in *work*.
 
     Raises `PeerUnsuited` for a package whose answers the peers cannot give, `PlainModelFailed` when
-    optimum cannot make them.
+    optimum cannot export it. Without an int8 model there are still peers.
     """
     config = package.config
     if config.task != "single_label" or config.text_pair:
@@ -46,13 +48,19 @@ def prepare(package: Package, checkpoint: Path, work: Path) -> Assets:
             f" {'pairs of texts' if config.text_pair else 'with several labels'}."
         )
     exported = export_plain(checkpoint, work / "fp32")
+    quantized, no_int8 = work / "int8", ""
+    try:
+        quantize_plain(exported, quantized)
+    except PlainModelFailed as error:
+        no_int8 = str(error)
     return Assets(
         package=package.folder,
         checkpoint=checkpoint,
         bounded=bound(checkpoint, work / "bounded", config.max_length),
         exported=exported,
-        quantized=quantize_plain(exported, work / "int8"),
+        quantized=quantized,
         max_length=config.max_length,
+        no_int8=no_int8,
     )
 
 

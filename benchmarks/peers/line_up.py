@@ -65,7 +65,7 @@ def serve_package(
     lanes = () if on_gpu else ("--lanes", str(cores), "--threads", "1")
     how = "on a GPU" if on_gpu else f"{cores} lane(s) of 1 thread"
     about = f"miniml serve: the exported package, {how}"
-    return Peer(name=name, about=about, command=(*serve, *lanes))
+    return Peer(name=name, about=about, command=(*serve, *lanes), model=package)
 
 
 def serve_pipeline(settings: PeerSettings, *, port: int, name: str = PROTOTYPE) -> Peer:
@@ -76,6 +76,7 @@ def serve_pipeline(settings: PeerSettings, *, port: int, name: str = PROTOTYPE) 
         name=name,
         about=f"FastAPI, transformers pipeline, torch {kind}: {threads}",
         command=(*_UVICORN, "benchmarks.peers.prototype:create_app", "--port", str(port)),
+        model=settings.model,
         environment=settings.environment(),
     )
 
@@ -87,6 +88,7 @@ def _plain_fastapi(assets: Assets, cores: int, port: int) -> Peer:
         name=PLAIN_FASTAPI,
         about=f"FastAPI, ONNX Runtime int8, no batching: {cores} worker(s) of 1 thread",
         command=(*application, "--workers", str(cores), "--port", str(port)),
+        model=settings.model,
         environment=settings.environment(),
     )
 
@@ -97,6 +99,7 @@ def _ray_batch(assets: Assets, cores: int, port: int) -> Peer:
         name=RAY_BATCH,
         about=f"Ray Serve, @serve.batch, ONNX Runtime int8: 1 replica, {cores} ONNX thread(s)",
         command=(sys.executable, "-m", "benchmarks.peers.ray_batch", str(port)),
+        model=settings.model,
         # A token of its own closes Ray's ports to others.
         environment={
             **settings.environment(),

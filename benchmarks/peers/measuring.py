@@ -1,17 +1,19 @@
 """One peer that runs, loaded: a closed loop, then the search for the highest rate in its goal.
 
-Knows a URL and bodies; the client is `benchmarks.wire`.
+Knows a URL, the process behind it and bodies; the client is `benchmarks.wire`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.bisection import next_rate
 from benchmarks.errors import PeerFailed
 from benchmarks.options import PeersOptions
-from benchmarks.peers.runs import PeerRun
+from benchmarks.peers.runs import PeerRun, ServerCost
+from benchmarks.processes import tree_cpu_s, tree_pss_bytes
+from benchmarks.server import RunningServer
 from benchmarks.wire import Body, WireRun, closed_loop, open_loop
 
 _START_SHARE = 0.8  # of the closed loop's rate: near where a sound server leaves its goal
@@ -39,25 +41,12 @@ class PeerLoad:
         )
 
 
-def measure(url: str, load: PeerLoad, options: PeersOptions) -> Iterator[PeerRun]:
-    """The closed loop, then each rate tried, as they end.
+def measure(server: RunningServer, load: PeerLoad, options: PeersOptions) -> Iterator[PeerRun]:
+    """The closed loop with what it cost the server, then each rate tried, as they end.
 
     Raises `PeerFailed` when the closed loop got no answer.
     """
-    wire = closed_loop(
-        url,
-        load.bodies,
-        connections=options.connections,
-        warmup_s=options.warmup_s,
-        duration_s=options.duration_s,
-        path=load.path,
-    )
-    closed = load.run(wire)
-    if not wire.latencies_ms:
-        raise PeerFailed(
-            f"{load.peer} answered none of {len(wire.shots)} requests within {options.duration_s:g}"
-            " s with 200; is --duration-s long enough?"
-        )
+    closed = _closed(server, load, options)
     yield closed
     tried: list[PeerRun] = []
     while len(tried) < options.search_steps:
@@ -68,7 +57,7 @@ def measure(url: str, load: PeerLoad, options: PeersOptions) -> Iterator[PeerRun
         if rate_per_s is None:
             return
         wire = open_loop(
-            url,
+            server.url,
             load.bodies,
             rate_per_s=rate_per_s,
             warmup_s=options.warmup_s,
@@ -78,3 +67,23 @@ def measure(url: str, load: PeerLoad, options: PeersOptions) -> Iterator[PeerRun
         )
         tried.append(load.run(wire, rate_per_s=rate_per_s))
         yield tried[-1]
+
+
+def _closed(server: RunningServer, load: PeerLoad, options: PeersOptions) -> PeerRun:
+    before_s = tree_cpu_s(server.pid)
+    wire = closed_loop(
+        server.url,
+        load.bodies,
+        connections=options.connections,
+        warmup_s=options.warmup_s,
+        duration_s=options.duration_s,
+        path=load.path,
+    )
+    if not wire.latencies_ms:
+        raise PeerFailed(
+            f"{load.peer} answered none of {len(wire.shots)} requests within {options.duration_s:g}"
+            " s with 200; is --duration-s long enough?"
+        )
+    cpu_s, pss_bytes = tree_cpu_s(server.pid) - before_s, tree_pss_bytes(server.pid)
+    cost = ServerCost(cpu_s=cpu_s, pss_bytes=pss_bytes) if pss_bytes else None
+    return replace(load.run(wire), cost=cost)

@@ -13,12 +13,13 @@ from benchmarks.peers.codecs import NATIVE, Codec
 class Peer:
     """One server. about: what it is and its threads, for people. command: serves on its port.
 
-    codec: how it is asked. folder: where it runs; the caller's own when None.
+    model: what it reads. codec: how it is asked. folder: where it runs; the caller's own when None.
     """
 
     name: str
     about: str
     command: Sequence[str]
+    model: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     codec: Codec = NATIVE
     folder: Path | None = None

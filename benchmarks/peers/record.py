@@ -18,7 +18,7 @@ from benchmarks.peers.checking import LabelAgreement
 from benchmarks.peers.goals import RATE_GOALS, TEXTS_GOALS
 from benchmarks.peers.line_up import OURS
 from benchmarks.peers.runs import PeerRun
-from benchmarks.peers.tables import closed_table, peers_table, rate_table
+from benchmarks.peers.tables import closed_table, cost_table, peers_table, rate_table
 from benchmarks.record import SCHEMA_VERSION, commit, machine, versions
 
 # Fields that are JSON as they are.
@@ -71,6 +71,7 @@ class PeersRecord:
         """Medians over the rounds; how many times *peer*'s ours are, None for what was not seen.
 
         errors: in closed loops; while a rate is searched for, a refusal is an answer.
+        times_server_cpu: how many times ours a request of *peer* costs. server_memory_mb: the most.
         """
         runs, ours = self.closed(peer, workload), self.closed(OURS, workload)
         rates, our_rates = self.rates(peer, workload), self.rates(OURS, workload)
@@ -85,6 +86,11 @@ class PeersRecord:
             "rate_in_goal_per_s": _median(rates),
             "times_rate_in_goal": _times(our_rates, rates),
             "client_bound_runs": sum(run.client_bound for run in self._of(peer, workload)),
+            "server_cpu_ms_per_request": _median(_cpu_ms(runs)),
+            "times_server_cpu": _times(_cpu_ms(runs), _cpu_ms(ours)),
+            "server_memory_mb": max(
+                (run.cost.pss_bytes / 1e6 for run in runs if run.cost), default=None
+            ),
         }
 
     def document(self) -> dict[str, object]:
@@ -112,24 +118,30 @@ class PeersRecord:
         return part.replace(path)
 
     def __rich__(self) -> Group:
-        """Who they are, then two tables a workload."""
+        """Who they are, then two tables a workload, then what they cost."""
         parts: list[Table | str] = [peers_table(self)]
         for workload in self.goals_ms:
             parts += ["", closed_table(self, workload)]
             if any(self.rates(peer, workload) for peer in self.peers):
                 parts += ["", rate_table(self, workload)]
+        if any(run.cost for run in self.runs):
+            parts += ["", cost_table(self)]
         return Group(*parts)
 
     def _of(self, peer: str, workload: str) -> list[PeerRun]:
         return [run for run in self.runs if (run.peer, run.workload) == (peer, workload)]
 
 
+def _cpu_ms(runs: Sequence[PeerRun]) -> list[float]:
+    return [ms for run in runs if (ms := run.server_cpu_ms_per_request) is not None]
+
+
 def _median(values: Sequence[float]) -> float | None:
     return round(statistics.median(values), 2) if values else None
 
 
-def _times(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
-    """Ours over theirs, by medians; None when either is missing or theirs is 0."""
-    if not ours or not theirs or not statistics.median(theirs):
+def _times(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """The first over the second, by medians; None when either is missing or the second is 0."""
+    if not first or not second or not statistics.median(second):
         return None
-    return round(statistics.median(ours) / statistics.median(theirs), 3)
+    return round(statistics.median(first) / statistics.median(second), 3)

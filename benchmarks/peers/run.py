@@ -102,6 +102,10 @@ def run_peers(options: PeersOptions) -> PeersRecord:
             names=options.peers,
             environments=_environments(options.peers, seen, status),
         )
+        if assets.no_int8:
+            _log.warning("%s", assets.no_int8)
+            without = [peer.name for peer in peers if peer.model == assets.quantized]
+            seen.missing.update(dict.fromkeys(without, assets.no_int8))
         try:
             _measure_all(peers, _task(assets, options), options, seen, status)
             complete = True
@@ -153,8 +157,8 @@ def _measure_all(
 
 def _measure_one(peer: Peer, round_: int, task: _Task, options: PeersOptions, seen: _Seen) -> None:
     goals_ms = _goals_ms(options)
-    with running(peer, port=options.port, logs=task.logs) as url:
-        agreement = check_labels(peer.name, url, task.checked, task.expected, peer.codec)
+    with running(peer, port=options.port, logs=task.logs) as server:
+        agreement = check_labels(peer.name, server.url, task.checked, task.expected, peer.codec)
         seen.agreement.setdefault(peer.name, []).append(agreement)
         for workload, texts in task.workloads.items():
             load = PeerLoad(
@@ -165,7 +169,7 @@ def _measure_one(peer: Peer, round_: int, task: _Task, options: PeersOptions, se
                 goal_ms=goals_ms[workload],
                 path=peer.codec.path,
             )
-            for run in measure(url, load, options):
+            for run in measure(server, load, options):
                 seen.runs.append(run)
                 _log.info("%s", run.line())
 

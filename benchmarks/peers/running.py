@@ -1,6 +1,6 @@
 """One peer's server while a block runs: started, waited for, stopped whatever happens.
 
-Knows a command and a port, not what serves.
+Knows a command, its process and a port, not what serves.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import httpx
 from benchmarks.errors import BenchmarkError, PeerFailed, PortTaken
 from benchmarks.peers.codecs import JSON
 from benchmarks.peers.peer import Peer
+from benchmarks.server import RunningServer
 
 _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 60.0
@@ -32,8 +33,8 @@ _STRIPPED = (
 
 
 @contextmanager
-def running(peer: Peer, *, port: int, logs: Path) -> Iterator[str]:
-    """The URL of *peer*, which answers there until the block is left; its log goes to *logs*.
+def running(peer: Peer, *, port: int, logs: Path) -> Iterator[RunningServer]:
+    """*peer*, which answers until the block is left; its log goes to *logs*.
 
     Raises `PortTaken`, and `PeerFailed` with the last line of its log when it does not start or has
     stopped by the end of the block.
@@ -54,7 +55,7 @@ def running(peer: Peer, *, port: int, logs: Path) -> Iterator[str]:
     try:
         _wait_until_it_answers(peer, process, url, log)
         try:
-            yield url
+            yield RunningServer(url=url, pid=process.pid)
         except BenchmarkError as error:
             _refuse_ended(peer, process, log, because=error)
             raise

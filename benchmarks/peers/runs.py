@@ -14,14 +14,29 @@ _MOST_CLIENT_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServerCost:
+    """What a load took of all of a server's processes. cpu_s: warm-up included.
+
+    pss_bytes: their memory right after it; pages that they share count once.
+    """
+
+    cpu_s: float
+    pss_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PeerRun:
-    """One load of one peer. rate_per_s: asked for, in an open loop; None in a closed one."""
+    """One load of one peer. rate_per_s: asked for, in an open loop; None in a closed one.
+
+    cost: to the server, where it was looked at: in closed loops, on Linux.
+    """
 
     peer: str
     workload: str
     round: int
     rate_per_s: float | None
     wire: WireRun
+    cost: ServerCost | None = None
 
     @property
     def texts_per_s(self) -> float:
@@ -43,6 +58,13 @@ class PeerRun:
         """Whether the client had no core left, so that the run says little of the peer."""
         return self.client_cpu_share > _MOST_CLIENT_SHARE
 
+    @property
+    def server_cpu_ms_per_request(self) -> float | None:
+        """CPU time of all the server's processes, warm-up included on both sides."""
+        if self.cost is None or not self.wire.requests:
+            return None
+        return self.cost.cpu_s * 1e3 / self.wire.requests
+
     def percentile_ms(self, percent: float) -> float:
         """Of the answers; infinite when there was none."""
         return self.wire.percentile_ms(percent) if self.wire.latencies_ms else float("inf")
@@ -57,7 +79,9 @@ class PeerRun:
     def line(self) -> str:
         """What it showed, for people who wait."""
         asked = "" if self.rate_per_s is None else f" of {self.rate_per_s:.0f} asked"
-        notes = [f"{self.errors} error(s)"] if self.errors else []
+        cpu_ms = self.server_cpu_ms_per_request
+        notes = [] if cpu_ms is None else [f"{cpu_ms:.1f} CPU ms a request"]
+        notes += [f"{self.errors} error(s)"] if self.errors else []
         notes += ["client-bound"] if self.client_bound else []
         return (
             f"round {self.round + 1} {self.peer} {self.workload}: {self.texts_per_s:.0f}{asked}"
@@ -66,7 +90,7 @@ class PeerRun:
         )
 
     def document(self) -> dict[str, Any]:
-        """All of it; samples as [sent_s, latency_ms, status] rows."""
+        """All of it; samples as [sent_s, latency_ms, status] rows. requests: warm-up included."""
         return {
             "peer": self.peer,
             "workload": self.workload,
@@ -76,6 +100,9 @@ class PeerRun:
             "duration_s": self.wire.duration_s,
             "load_s": self.wire.load_s,
             "client_cpu_s": self.wire.client_cpu_s,
+            "requests": self.wire.requests,
+            "server_cpu_s": None if self.cost is None else round(self.cost.cpu_s, 3),
+            "server_pss_bytes": None if self.cost is None else self.cost.pss_bytes,
             "samples": _rows(self.wire.shots),
             "answered_after_warmup": _rows(self.wire.early),
         }

@@ -83,6 +83,26 @@ def rate_table(record: PeersRecord, workload: str) -> Table:
     return table
 
 
+def cost_table(record: PeersRecord) -> Table:
+    """CPU time a request and memory of each peer's processes, and how many times ours that is."""
+    headings = [h for name in record.goals_ms for h in (f"{name}, CPU ms", "x ours")]
+    table = _table("What a request costs all of a server's processes", *headings, "memory MB")
+    table.caption = "In the closed loops; memory after the load, shared pages counted once."
+    for peer in record.peers:
+        found = [record.summary(peer, workload) for workload in record.goals_ms]
+        cells = [
+            cell
+            for one in found
+            for cell in (
+                _number(one["server_cpu_ms_per_request"]),
+                "" if peer == OURS else _number(one["times_server_cpu"]),
+            )
+        ]
+        memory = max((mb for one in found if (mb := one["server_memory_mb"])), default=None)
+        table.add_row(peer, *cells, "-" if memory is None else f"{memory:.0f}")
+    return table
+
+
 def _table(title: str, *headings: str) -> Table:
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("peer")
@@ -103,7 +123,7 @@ def _warning(record: PeersRecord, workload: str) -> str | None:
 
 
 def _spread(values: Sequence[float]) -> str:
-    return f"{min(values):.1f}-{max(values):.1f}" if values else "-"
+    return f"{min(values):.1f}-{max(values):.1f}" if len(values) > 1 else "-"
 
 
 def _number(value: float | None) -> str:

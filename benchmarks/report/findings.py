@@ -69,7 +69,8 @@ class Finding:
     loop: "engine" has no HTTP. setting: of the load, for people. rates: texts/s, one a round.
     reach: of a search, up to where every trial held and from where none did. trials: the loads
     behind them, where samples were kept. ceiling_per_s: texts/s that the hardware or the bare
-    engine allows. cpu_ms: the server's CPU a request, one a round. memory_mb: at most.
+    engine allows. cpu_ms: the server's CPU a request, one a round. memory_mb: of the process that
+    runs the model, at most; server_memory_mb: of all the server's processes.
     goal_ms: the rate is the highest that kept it. ours: whether the system is miniml. note: what a
     reader must know beside the numbers.
     """
@@ -85,6 +86,7 @@ class Finding:
     agreement: LabelAgreement | None = None
     cpu_ms: tuple[float, ...] = ()
     memory_mb: float | None = None
+    server_memory_mb: float | None = None
     goal_ms: float | None = None
     ours: bool = True
     note: str = ""

@@ -71,7 +71,7 @@ def tail_sheets(model: ModelEvidence, loop: Loop) -> list[Sheet]:
     """How long an answer takes, and what it costs the server: a table a workload."""
     headings = (
         *("system", "load", *(f"p{percent:g} ms" for percent in TAILS), "errors"),
-        *("CPU ms a request", "memory MB", "samples", "record"),
+        *("CPU ms a request", "memory MB", "all processes MB", "samples", "record"),
     )
     found = {workload: _of_workload(model, loop, workload) for workload in _workloads(model, loop)}
     return [
@@ -225,6 +225,7 @@ def _tail_row(one: Evidence, finding: Finding) -> SheetRow:
             str(finding.errors) if finding.trials else "",
             number(cpu_ms, 2),
             number(finding.memory_mb, 0),
+            number(finding.server_memory_mb, 0),
             f"{finding.samples:,}",
             str(one.number),
         ),

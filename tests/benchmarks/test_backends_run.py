@@ -120,6 +120,7 @@ def test_whoever_is_here_was_measured(record: tuple[BackendsRecord, Path]) -> No
         assert run.layout.lanes * run.layout.threads == 2
     document = json.loads(path.read_text())
     assert document["scenario"]["complete"]
+    assert document["package"]["name"] == "tiny"
     assert [run["variant"] for run in document["runs"]] == [run.variant for run in found.runs]
 
 

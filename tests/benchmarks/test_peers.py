@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,16 +22,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.errors import PeerDisagrees, PeerFailed, PeerUnsuited, PortTaken
+from benchmarks.errors import (
+    PeerDisagrees,
+    PeerFailed,
+    PeerUnsuited,
+    PlainModelFailed,
+    PortTaken,
+)
+from benchmarks.options import PeersOptions
+from benchmarks.peers.apart import APART
 from benchmarks.peers.assets import Assets, fp32_labels, prepare
 from benchmarks.peers.checking import check_labels
 from benchmarks.peers.contract import PeerSettings
-from benchmarks.peers.line_up import HERE, NAMES, OURS, check_names, line_up
+from benchmarks.peers.line_up import (
+    HERE,
+    NAMES,
+    OURS,
+    PLAIN_FASTAPI,
+    PROTOTYPE,
+    RAY_BATCH,
+    check_names,
+    line_up,
+)
+from benchmarks.peers.measuring import PeerLoad, measure
 from benchmarks.peers.peer import Peer
 from benchmarks.peers.run import turns
 from benchmarks.peers.running import running
+from benchmarks.plain import MODEL, quantize_plain
+from benchmarks.processes import process_tree
+from benchmarks.wire import Body
 from serving.environment import free_ports
 from serving.package import Package, PackageConfig
+
+BURNT_MS = 40.0  # by a request; the kernel counts in ticks of 10
 
 
 def free_port() -> int:
@@ -80,21 +105,76 @@ def test_fp32_labels_are_the_pipelines(assets: Assets, sure: list[tuple[str, str
 def test_a_peer_answers_as_its_checkpoint(
     name: str, assets: Assets, sure: list[tuple[str, str]], tmp_path: Path
 ) -> None:
-    """The label of fp32 wherever fp32 is sure, in company, long texts cut; then the port is free."""
+    """The label of fp32 wherever fp32 is sure, in company, long texts cut; then the port is free.
+
+    All that it started is in its tree, Ray's own processes too: what it costs is counted whole.
+    """
     port = free_port()
     (peer,) = (p for p in line_up(assets, cores=2, port=port) if p.name == name)
+    peer = replace(peer, environment={**peer.environment, "STARTED_BY": str(tmp_path)})
     texts, labels = [text for text, _ in sure], [label for _, label in sure]
 
-    with running(peer, port=port, logs=tmp_path) as url:
-        agreement = check_labels(name, url, texts, labels)
-        answer = httpx.post(f"{url}/predict", json={"text": texts[0]}, timeout=60).json()
+    with running(peer, port=port, logs=tmp_path) as server:
+        agreement = check_labels(name, server.url, texts, labels)
+        answer = httpx.post(f"{server.url}/predict", json={"text": texts[0]}, timeout=60).json()
+        started = those_told(f"STARTED_BY={tmp_path}")
+        tree = {stat.pid for stat in process_tree(server.pid)}
 
     assert agreement.agreed == agreement.asked == len(sure)
     assert set(answer) == {"label", "score"}
     assert 0.5 < answer["score"] <= 1
+    assert started <= tree
+    assert len(started) > (name == RAY_BATCH) + (name == PLAIN_FASTAPI)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", port))
+
+
+def those_told(variable: str) -> set[int]:
+    """The processes with this in their environment, whoever their parent is now."""
+    found = set()
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError):  # it ended, or is somebody else's
+            if variable.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.add(int(folder.name))
+    return found
+
+
+def test_what_a_load_costs_is_of_all_processes(tmp_path: Path) -> None:
+    """A worker's CPU time counts as its server's own: as much as each request is known to burn."""
+    port = free_port()
+    worker = (
+        "import http.server as h, time\n"
+        "class H(h.BaseHTTPRequestHandler):\n"
+        "  protocol_version = 'HTTP/1.1'\n"
+        "  def log_message(self, *_): pass\n"
+        "  def do_POST(self):\n"
+        "    self.rfile.read(int(self.headers['content-length']))\n"
+        f"    end_s = time.process_time() + {BURNT_MS / 1e3}\n"
+        "    while time.process_time() < end_s: pass\n"
+        "    self.send_response(200)\n"
+        "    self.send_header('content-length', '0')\n"
+        "    self.end_headers()\n"
+        f"h.ThreadingHTTPServer(('127.0.0.1', {port}), H).serve_forever()"
+    )
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    load = PeerLoad(
+        peer="scripted",
+        workload="queries",
+        round=0,
+        bodies=[Body(content=b"{}", texts=1)],
+        goal_ms=1.0,
+    )
+    options = PeersOptions(connections=1, warmup_s=0.0, duration_s=1.0, search_steps=0)
+
+    with running(scripted(code), port=port, logs=tmp_path) as server:
+        (run,) = measure(server, load, options)
+        own_s = process_tree(server.pid)[0].cpu_s
+
+    assert run.cost is not None
+    assert run.server_cpu_ms_per_request == pytest.approx(BURNT_MS, rel=0.3)
+    assert run.cost.cpu_s > 2 * own_s
+    assert run.cost.pss_bytes > 2 * 2**20
 
 
 def test_a_peer_that_does_not_start_says_why(tmp_path: Path) -> None:
@@ -124,8 +204,8 @@ def test_a_peer_that_stops_under_load_says_why(tmp_path: Path, *, noticed: bool)
     )
 
     def load() -> None:
-        with running(scripted(code), port=port, logs=tmp_path) as url:
-            wait_ended(int(httpx.post(f"{url}/predict", json={"text": "one more"}).text))
+        with running(scripted(code), port=port, logs=tmp_path) as server:
+            wait_ended(int(httpx.post(f"{server.url}/predict", json={"text": "one more"}).text))
             if noticed:
                 raise PeerFailed("answered nothing")
 
@@ -198,6 +278,35 @@ def test_settings_survive_the_environment(tmp_path: Path) -> None:
     )
 
     assert PeerSettings.from_environment(settings.environment()) == settings
+
+
+def test_an_int8_graph_that_does_not_open_is_one_sentence(assets: Assets, tmp_path: Path) -> None:
+    """It is told when the graph is made, and not by each server that waits for its model in vain."""
+    import onnx
+
+    exported = tmp_path / "fp32"
+    shutil.copytree(assets.exported, exported)
+    model = onnx.load(str(exported / MODEL))
+    (answer,) = model.graph.output
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == answer.name else name for name in node.output]
+    model.graph.node.append(
+        onnx.helper.make_node("Odd", ["before"], [answer.name], domain="no.such")
+    )
+    model.opset_import.append(onnx.helper.make_opsetid("no.such", 1))
+    onnx.save(model, str(exported / MODEL))
+
+    with pytest.raises(PlainModelFailed, match=r"cannot open optimum's int8 graph: .*no\.such"):
+        quantize_plain(exported, tmp_path / "int8")
+
+
+def test_who_reads_int8_is_known(assets: Assets) -> None:
+    """Without an int8 model ours, the prototype and Infinity are still measured."""
+    folders = dict.fromkeys(APART, assets.package)
+    peers = line_up(assets, cores=2, port=1, environments=folders)
+
+    others = {peer.name for peer in peers if peer.model != assets.quantized}
+    assert others == {OURS, PROTOTYPE, "infinity"}
 
 
 def test_what_peers_cannot_answer_is_refused(tmp_path: Path) -> None:

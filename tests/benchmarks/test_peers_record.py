@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,13 @@ from benchmarks.peers.checking import LabelAgreement
 from benchmarks.peers.line_up import NAMES, OURS, PLAIN_FASTAPI, PROTOTYPE
 from benchmarks.peers.measuring import PeerLoad, measure
 from benchmarks.peers.record import PeersRecord
-from benchmarks.peers.runs import PeerRun
+from benchmarks.peers.runs import PeerRun, ServerCost
+from benchmarks.report.kinds.peers import read_run
+from benchmarks.server import RunningServer
 from benchmarks.wire import Shot, WireRun
 
 GOAL_MS = 100.0
+COST_KEYS = ("requests", "server_cpu_s", "server_pss_bytes")
 
 
 def wire(count: int, *, latency_ms: float = 10.0, failed: int = 0, cpu_s: float = 0.1) -> WireRun:
@@ -131,6 +135,47 @@ def test_tables_say_who_is_missing(seen: PeersRecord) -> None:
     assert json.loads(json.dumps(partial.document()))["missing"] == reasons
 
 
+def test_what_a_load_cost_survives_its_record(seen: PeersRecord) -> None:
+    """CPU time a request and memory are read as they were written, and not where nobody looked."""
+    before = replace(seen.runs[0], cost=ServerCost(cpu_s=0.12, pss_bytes=5_000_000))
+    after = read_run(json.loads(json.dumps(before.document())))
+
+    assert after.cost == before.cost
+    assert after.server_cpu_ms_per_request == before.server_cpu_ms_per_request == 2.0
+    assert read_run(seen.runs[0].document()).server_cpu_ms_per_request is None
+    older = {k: v for k, v in before.document().items() if k not in COST_KEYS}
+    assert read_run(older) == read_run(seen.runs[0].document())
+
+
+def test_costs_stand_beside_ours(seen: PeersRecord) -> None:
+    """In 80 columns: CPU ms a request by medians, how many times ours, and the most memory."""
+    cpu_s, pss_bytes = {OURS: 2e-3, PROTOTYPE: 50e-3}, {OURS: 900e6, PROTOTYPE: 1200e6}
+    runs = [
+        replace(
+            one,
+            cost=ServerCost(
+                cpu_s=cpu_s[one.peer] * one.wire.requests, pss_bytes=int(pss_bytes[one.peer])
+            ),
+        )
+        if one.peer in cpu_s and one.rate_per_s is None
+        else one
+        for one in seen.runs
+    ]
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(replace(seen, runs=runs))
+    shown = captured.get().partition("What a request costs")[2]
+    cells = {
+        name.strip(): [cell.strip() for cell in rest]
+        for name, *rest in (line.split("│")[1:-1] for line in shown.splitlines() if "│" in line)
+    }
+
+    assert cells[OURS] == ["2.0", "", "900"]
+    assert cells[PROTOTYPE] == ["50.0", "25.0", "1200"]
+    assert cells[PLAIN_FASTAPI] == ["-", "-", "-"]
+    assert "…" not in shown
+
+
 def test_an_interrupted_run_is_still_a_record(seen: PeersRecord) -> None:
     """Who has not had a turn has no numbers, and nothing breaks."""
     partial = replace(seen, runs=[seen.runs[0]], agreement={OURS: seen.agreement[OURS]})
@@ -169,7 +214,8 @@ def test_the_search_ends_at_what_the_peer_can(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(measuring, "open_loop", fake_open)
     load = PeerLoad(peer=OURS, workload="queries", round=1, bodies=[], goal_ms=GOAL_MS)
 
-    closed, *tried = measure("http://nobody", load, PeersOptions(search_steps=6))
+    nobody = RunningServer(url="http://nobody", pid=os.getpid())
+    closed, *tried = measure(nobody, load, PeersOptions(search_steps=6))
 
     assert closed.rate_per_s is None
     assert [one.rate_per_s for one in tried] == asked

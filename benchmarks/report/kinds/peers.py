@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.bisection import highest_held
 from benchmarks.peers.checking import LabelAgreement
 from benchmarks.peers.line_up import OURS
-from benchmarks.peers.runs import PeerRun
+from benchmarks.peers.runs import PeerRun, ServerCost
 from benchmarks.report.findings import (
     Curve,
     Finding,
@@ -68,7 +68,7 @@ def read_run(row: Mapping[str, Any]) -> PeerRun:
         early=early,
         warmup_s=row["warmup_s"],
         duration_s=row["duration_s"],
-        requests=len(seen) + len(early),
+        requests=row.get("requests", len(seen) + len(early)),
         load_s=row["load_s"],
         client_cpu_s=row["client_cpu_s"],
     )
@@ -78,7 +78,15 @@ def read_run(row: Mapping[str, Any]) -> PeerRun:
         round=row["round"],
         rate_per_s=row["rate_per_s"],
         wire=wire,
+        cost=_cost(row),
     )
+
+
+def _cost(row: Mapping[str, Any]) -> ServerCost | None:
+    """None where it was not looked at, as in older records."""
+    if row.get("server_cpu_s") is None:
+        return None
+    return ServerCost(cpu_s=row["server_cpu_s"], pss_bytes=row["server_pss_bytes"])
 
 
 def _trial(run: PeerRun, *, goal_ms: float | None = None) -> Trial:
@@ -110,6 +118,8 @@ def closed_finding(
         rates=tuple(run.texts_per_s for run in runs),
         trials=tuple(_trial(run) for run in runs),
         agreement=agreement,
+        cpu_ms=tuple(ms for run in runs if (ms := run.server_cpu_ms_per_request) is not None),
+        server_memory_mb=max((run.cost.pss_bytes / 1e6 for run in runs if run.cost), default=None),
         ours=ours,
         note=f"{counted(bound, 'run')} bound by the client" if bound else "",
     )

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.core.record import CoreRecord
 from benchmarks.peers.checking import LabelAgreement
 from benchmarks.peers.record import PeersRecord
-from benchmarks.peers.runs import PeerRun
+from benchmarks.peers.runs import PeerRun, ServerCost
 from benchmarks.record import machine, percentile, versions
 from benchmarks.wire import Shot, WireRun
 
@@ -99,6 +99,7 @@ def _peer_runs(
             round=round_,
             rate_per_s=None if share is None else round(capacity_per_s * share, 3),
             wire=wire,
+            cost=None if share else ServerCost(cpu_s=1e-3 * len(peer) * count, pss_bytes=10**9),
         )
 
 

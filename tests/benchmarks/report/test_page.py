@@ -145,6 +145,19 @@ def test_loops_never_share_a_table(seen: tuple[Evidence, ...]) -> None:
     assert not any("32 connections" in table and "p99 within" in table for table in tables)
 
 
+def test_latency_stands_beside_its_cost(seen: tuple[Evidence, ...]) -> None:
+    """A closed loop's row has the CPU time and the memory of all the server's processes."""
+    text = render_results(seen, usd_per_hour=1.0)
+    _, _, table = text.partition("closed loop: queries, latency and cost\n\n")
+    headings, _, *rows = (line.split(" | ") for line in table.partition("\n\n")[0].splitlines())
+
+    assert len(rows) == 3
+    for row in rows:
+        name = row[0].removeprefix("| ").strip("* ")
+        assert float(row[headings.index("CPU ms a request")].strip("* ")) == len(name)
+        assert row[headings.index("all processes MB")].strip("* ") == "1,000"
+
+
 def test_a_dearer_machine_costs_as_much_more(seen: tuple[Evidence, ...]) -> None:
     """The price of a million texts is the price of an hour over the texts of an hour."""
     one, ten = (
