@@ -132,6 +132,7 @@ for _verb, _options, _function in (
     ("bench", "PackageBenchOptions", "timing:bench_package"),
 ):
     _stage(package_app, _verb, f"export.package_options:{_options}", f"export.packages.{_function}")
+_stage(bench_app, "all", "benchmarks.suite.options:SuiteOptions", "benchmarks.suite.run:run_suite")
 _stage(bench_app, "load", "benchmarks.options:LoadOptions", "benchmarks.load:run_load")
 _stage(bench_app, "slo", "benchmarks.options:SloOptions", "benchmarks.slo.run:run_slo")
 _stage(bench_app, "tune", "benchmarks.options:TuneOptions", "benchmarks.tune.run:run_tune")
