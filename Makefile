@@ -43,12 +43,14 @@ check: setup
 	@$(BIN)/mypy
 	@$(BIN)/pytest -q tests/test_house.py
 
+# Backends, core, loads and the highest rate, and bench.html of all records: 20 minutes at most.
 bench: package
-	@$(BIN)/miniml bench core --package demo@latest --port $(PORT)
+	@$(BIN)/miniml bench all --package demo@latest --port $(PORT)
 
 # Ours beside what users would pick instead: an hour, and ten minutes more the first time.
 bench-peers: package
 	@$(BIN)/miniml bench peers --package demo@latest --port $(PORT)
+	@$(BIN)/miniml bench report --newest
 
 # Deliberate bumps only: edit pyproject.toml, run this, read the diff.
 lock: setup

@@ -15,6 +15,7 @@ import importlib
 import inspect
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, cast, get_origin, get_type_hints
@@ -65,6 +66,9 @@ def _stage(parent: typer.Typer, name: str, options: str, function: str) -> None:
 
     def command(**values: Any) -> None:
         as_json = values.pop("json_")
+        if parent is bench_app:
+            # As Ctrl-C: a killed benchmark, too, stops its servers and keeps what it has seen.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         given = {
             key: tuple(value or ()) if get_origin(hints[key]) is tuple else value
             for key, value in values.items()
@@ -128,6 +132,7 @@ for _verb, _options, _function in (
     ("bench", "PackageBenchOptions", "timing:bench_package"),
 ):
     _stage(package_app, _verb, f"export.package_options:{_options}", f"export.packages.{_function}")
+_stage(bench_app, "all", "benchmarks.suite.options:SuiteOptions", "benchmarks.suite.run:run_suite")
 _stage(bench_app, "load", "benchmarks.options:LoadOptions", "benchmarks.load:run_load")
 _stage(bench_app, "slo", "benchmarks.options:SloOptions", "benchmarks.slo.run:run_slo")
 _stage(bench_app, "tune", "benchmarks.options:TuneOptions", "benchmarks.tune.run:run_tune")
@@ -251,7 +256,10 @@ def _set_up_logging() -> None:
 
 
 def main() -> None:
-    """Run the command; exit 1 with one sentence on what the user can mend, 130 on Ctrl-C."""
+    """Run the command; exit 1 with one sentence on what the user can mend, 130 on Ctrl-C.
+
+    SIGTERM ends a benchmark as Ctrl-C does, its exit code included.
+    """
     _set_up_logging()
     try:
         app()

@@ -19,6 +19,7 @@ BenchmarkError           exit code 1
 ├── NoReplica            the server's processes hold no replica
 ├── EngineBroke          the bare engine's process failed
 ├── BadTrace             a file to replay is missing or holds no arrivals
+├── StageOverran         a stage of `bench all` took longer than its share
 ├── NoRecord             a record is missing, of another kind or version, or not as it should be
 └── RecordsDiffer        two records that say nothing about each other
 """
@@ -102,6 +103,10 @@ class EngineBroke(BenchmarkError):
 
 class BadTrace(BenchmarkError):
     """A file to replay is missing or holds no arrivals."""
+
+
+class StageOverran(BenchmarkError):
+    """A stage of `bench all` took longer than its share."""
 
 
 class NoRecord(BenchmarkError):

@@ -225,6 +225,10 @@ class CoreOptions:
             "help": "Parts, with commas: closed, calls, light, queue, exact, overload, memory, start."
         },
     )
+    texts_count: int = field(
+        default=256,
+        metadata={"help": "Reviews that a load goes round; of queries, eight times as many."},
+    )
     rounds: int = field(default=3, metadata={"help": "Rounds, each over all parts in turn."})
     seconds_s: float = field(
         default=10.0, metadata={"help": "Seconds measured of each load.", "flag": "--seconds"}

@@ -66,13 +66,17 @@ def versions() -> dict[str, str]:
 
 
 def default_path(scenario: str) -> Path:
-    """A new file under miniml's home, named by the time in UTC.
+    """A new file under miniml's home, named by the time in UTC."""
+    return records_folder() / f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{scenario}.json"
+
+
+def records_folder() -> Path:
+    """Where records go.
 
     The home is read here and not from `registry`, which benchmarks do not import: they see a
     server only from outside.
     """
-    home = Path(os.environ.get("MINIML_HOME") or ".miniml")
-    return home.absolute() / "bench" / f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{scenario}.json"
+    return Path(os.environ.get("MINIML_HOME") or ".miniml").absolute() / "bench"
 
 
 def commit() -> str:

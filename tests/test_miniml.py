@@ -13,7 +13,7 @@ COMMANDS = (
     ["transform"], ["train"], ["export"], ["serve"], ["predict"], ["bench", "load"],
     ["bench", "slo"], ["bench", "tune"], ["bench", "demo"], ["bench", "engine"], ["bench", "core"],
     ["bench", "peers"], ["bench", "planner"], ["bench", "backends"], ["bench", "report"],
-    ["bench", "compare"],
+    ["bench", "compare"], ["bench", "all"],
     ["package", "inspect"], ["package", "verify"], ["package", "diff"],
     ["package", "bench"], ["registry", "list"], ["registry", "show"], ["registry", "alias"],
     ["registry", "verify"], ["registry", "gc"], ["registry", "ui"],

@@ -101,6 +101,7 @@ def _of_workload(seen: AllSeen, workload: str) -> list[Measure]:
             goal=0,
             digits=0,
         ),
+        _line("32 x 1 text, event loop late, p99 ms", workload, of("closed_loop_late_p99_ms")),
         _line("light load, p50 ms", workload, of("light_p50_ms")),
     ]
     return shares + _costs(of, workload)
@@ -145,6 +146,7 @@ def _of_server(seen: AllSeen) -> list[Measure]:
         _most(
             "10 x overload, neither answered nor refused", "", of("overload_lost"), goal=0, digits=0
         ),
+        _line("10 x overload, event loop late, p99 ms", "", of("overload_loop_late_p99_ms")),
         _most("10 x overload, memory after / before", "", growth, goal=1.1),
         _most("replica's memory above the model, MB", "", above_mb, goal=150, digits=0),
         _most("start of the replica to ready, s", "", of("start_s"), goal=4),

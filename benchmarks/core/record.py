@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 class CoreRecord:
     """seen: name (with its unit) -> workload -> values, see `measures`. lanes: count and threads.
 
-    package: see `subject`.
+    package: see `subject`. partial: it was cut short.
     """
 
     seen: Mapping[str, Mapping[str, Sequence[float]]]
@@ -36,6 +36,7 @@ class CoreRecord:
     versions: Mapping[str, str] = field(default_factory=versions)
     commit: str = field(default_factory=commit)
     package: Mapping[str, Any] = field(default_factory=dict)
+    partial: bool = False
     kind: str = "core"
     schema_version: int = SCHEMA_VERSION
 
@@ -61,6 +62,8 @@ class CoreRecord:
         table = Table(
             title=f"{self.precision}, {lanes}, {self.scenario['rounds']} round(s)",
             title_justify="left",
+            caption="Cut short: this is what was seen by then." if self.partial else None,
+            caption_justify="left",
         )
         for name in ("measure", "texts", "seen", "low-high", "goal", "held"):
             table.add_column(name, justify="left" if name in ("measure", "texts") else "right")

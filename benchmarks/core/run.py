@@ -37,13 +37,14 @@ _NEEDS = {
     "light": ("light",),
     "queue": ("queue",),
 }
-# Few enough that a load goes through all of them several times: the same work for both sides.
-_TEXTS = {"reviews": 256, "queries": 2048}
+_WORKLOADS = ("reviews", "queries")
+_LEAST_TEXTS = scenarios.CALL_TEXTS
+_QUERIES = 8  # for each review: they are shorter by as much
 _EXACT_PRECISION = "int8-row-wise"
 
 
 def run_core(options: CoreOptions) -> CoreRecord:
-    """Measure and write the record.
+    """Measure and write the record; when it is cut short, of what was seen by then.
 
     Raises `BenchmarkError` with one sentence for what is wrong or missing.
     """
@@ -52,33 +53,60 @@ def run_core(options: CoreOptions) -> CoreRecord:
     folder = find_folder(options.package, "package")
     package = open_package(folder)
     seen: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    with serving(str(folder), port=options.port) as server:
-        replica_age_s = age_s(replica_of(server.pid))
-        info = fetch_info(server.url)
-        if "start" in parts:
-            # Without its own word: its age when the first request was answered, which is later.
-            seen["start_s"][""].append(float(info.get("now", {}).get("start_s") or replica_age_s))
-        _measure(_stand(server, info, package, options), parts, workloads, options.rounds, seen)
-    record = CoreRecord(
-        seen={name: dict(by_workload) for name, by_workload in seen.items()},
-        scenario={
-            "parts": list(parts),
-            "workloads": list(workloads),
-            "texts": {name: _TEXTS[name] for name in workloads},
-            "rounds": options.rounds,
-            "seconds_s": options.seconds_s,
-            "warmup_s": options.warmup_s,
-            "overload_s": options.overload_s,
-            "seed": options.seed,
-        },
-        lanes=info["lanes"],
-        package_digest=package.digest,
-        precision=package.config.precision,
-        package=about_package(package),
-    )
+    lanes: Mapping[str, int] = {}
+    complete = False
+    try:
+        with serving(str(folder), port=options.port) as server:
+            replica_age_s = age_s(replica_of(server.pid))
+            info = fetch_info(server.url)
+            lanes = info["lanes"]
+            if "start" in parts:
+                # Without its own word: its age when it first answered, which is later.
+                start_s = float(info.get("now", {}).get("start_s") or replica_age_s)
+                seen["start_s"][""].append(start_s)
+            _measure(_stand(server, info, package, options), parts, workloads, options.rounds, seen)
+        complete = True
+    finally:  # whatever cuts it short does not throw away what was seen
+        record = CoreRecord(
+            seen={name: dict(by_workload) for name, by_workload in seen.items()},
+            scenario=_scenario(options, parts, workloads),
+            lanes=lanes,
+            package_digest=package.digest,
+            precision=package.config.precision,
+            package=about_package(package),
+            partial=not complete,
+        )
+        _keep(record, options)
+    return record
+
+
+def _keep(record: CoreRecord, options: CoreOptions) -> None:
+    """Write it, unless nothing was seen; a partial one is also shown, since nobody else will."""
+    if not record.seen:
+        return
     path = record.write(options.output or default_path("core"))
     _log.info("The record with all that was seen is %s", path)
-    return record
+    if record.partial:
+        Console(stderr=True).print(record)
+
+
+def _scenario(
+    options: CoreOptions, parts: Sequence[str], workloads: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "parts": list(parts),
+        "workloads": list(workloads),
+        "texts": {name: _texts_count(options, name) for name in workloads},
+        "rounds": options.rounds,
+        "seconds_s": options.seconds_s,
+        "warmup_s": options.warmup_s,
+        "overload_s": options.overload_s,
+        "seed": options.seed,
+    }
+
+
+def _texts_count(options: CoreOptions, workload: str) -> int:
+    return options.texts_count * (_QUERIES if workload == "queries" else 1)
 
 
 def _measure(
@@ -134,7 +162,9 @@ def _stand(
         batched=package.config.batch_invariant,
         lanes=info["lanes"]["count"],
         threads=info["lanes"]["threads"],
-        texts={name: WORKLOADS[name](count, options.seed) for name, count in _TEXTS.items()},
+        texts={
+            name: WORKLOADS[name](_texts_count(options, name), options.seed) for name in _WORKLOADS
+        },
         seconds_s=options.seconds_s,
         warmup_s=options.warmup_s,
         overload_s=options.overload_s,
@@ -150,11 +180,15 @@ def _parts(options: CoreOptions) -> tuple[str, ...]:
 
 
 def _workloads(options: CoreOptions) -> tuple[str, ...]:
-    return (options.workload,) if options.workload else tuple(_TEXTS)
+    return (options.workload,) if options.workload else _WORKLOADS
 
 
 def _refuse_nonsense(options: CoreOptions) -> None:
     if options.rounds < 1:
         raise ImpossibleOption(f"--rounds is {options.rounds}; at least one round is needed.")
+    if options.texts_count < _LEAST_TEXTS:
+        raise ImpossibleOption(
+            f"--texts-count is {options.texts_count}; give {_LEAST_TEXTS} at least, a call of 32."
+        )
     if min(options.seconds_s, options.overload_s) <= 0 or options.warmup_s < 0:
         raise ImpossibleOption("--seconds and --overload-s must be above 0, --warmup-s not below.")

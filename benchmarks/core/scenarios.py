@@ -27,6 +27,7 @@ LOAD_SHARE, OVERLOAD_TIMES = 0.8, 10
 FLOAT_TOLERANCE = 1e-5  # of scores, for variants whose kernels may round differently in company
 _REFUSED = (429, 503)
 _QUEUE_S, _LEAST_CALLERS = 2.0, 2  # what the server lets wait; one alone would let the lanes idle
+_LATE = "loop_late_p99_ms"  # of the server's event loop, in the minute before it is asked
 _EXACT_TEXTS = 990  # of each workload; with the odd ones, 2,000
 
 
@@ -87,8 +88,8 @@ def closed(stand: Stand, workload: str) -> Seen:
         "server_cpu_ms": [cpu_ms],
         "client_cpu_ms": [run.client_cpu_s * 1e3 / run.requests],
     }
-    ratio = fetch_info(stand.url).get("now", {}).get("useful_token_ratio")
-    return seen | ({} if ratio is None else {"useful_token_ratio": [float(ratio)]})
+    told = {"useful_token_ratio": "useful_token_ratio", _LATE: f"closed_{_LATE}"}
+    return seen | _told(stand.url, told)
 
 
 def calls(stand: Stand, workload: str, engine_texts_per_s: float) -> Seen:
@@ -229,6 +230,7 @@ def overload(stand: Stand) -> Seen:
         "memory_before_mb": [before_bytes / 1e6],
         "memory_after_mb": [tree_pss_bytes(stand.pid) / 1e6],
     }
+    seen |= _told(stand.url, {_LATE: f"overload_{_LATE}"})
     return seen | ({"refusal_p99_ms": [percentile(refused, 99)]} if refused else {})
 
 
@@ -244,6 +246,12 @@ PER_WORKLOAD: Mapping[str, Callable[[Stand, str], Seen]] = {
     "alone": alone,
     "light": light,
 }
+
+
+def _told(url: str, names: Mapping[str, str]) -> Seen:
+    """What the server says of itself now: its name -> ours; what it does not say is left out."""
+    said = fetch_info(url).get("now", {})
+    return {ours: [float(said[name])] for name, ours in names.items() if name in said}
 
 
 def _closed(stand: Stand, bodies: Sequence[Body], connections: int) -> WireRun:

@@ -30,6 +30,13 @@ class ReportOptions:
         default=False,
         metadata={"help": "Keep RECORDS there, compressed, and report on all that are kept."},
     )
+    newest: bool = field(
+        default=False,
+        metadata={
+            "help": "Report instead on the newest of each kind below miniml's home, of the package"
+            " measured last."
+        },
+    )
     usd_per_hour: float = field(
         default=1.0, metadata={"help": "Price of the machine, for $ a million texts."}
     )

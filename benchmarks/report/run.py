@@ -10,10 +10,12 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks.errors import ImpossibleOption, NoRecord, RecordsDiffer
+from benchmarks.record import records_folder
 from benchmarks.report.comparing import Comparison, compare_findings, differences
 from benchmarks.report.evidence import Evidence, gather
 from benchmarks.report.files import KEPT, curated, keep, records_in
 from benchmarks.report.kinds import findings_of
+from benchmarks.report.newest import newest_of
 from benchmarks.report.options import CompareOptions, ReportOptions
 from benchmarks.report.page import render_page
 from benchmarks.report.records import Record, read_record
@@ -94,6 +96,8 @@ def compare_records(options: CompareOptions) -> Comparison:
 
 def _records(options: ReportOptions) -> Sequence[Record]:
     given = [Path(name) for name in options.records]
+    if options.newest:
+        return _newest(options)
     if options.keep and not given:
         raise ImpossibleOption("--keep keeps the RECORDS that are named, and none is.")
     records = [read_record(path) for path in given]
@@ -106,3 +110,11 @@ def _records(options: ReportOptions) -> Sequence[Record]:
     if not (kept := records_in(options.kept)):
         raise NoRecord(f"{options.kept} keeps no record; name some: miniml bench report a.json")
     return [read_record(path) for path in kept]
+
+
+def _newest(options: ReportOptions) -> Sequence[Record]:
+    if options.records or options.keep:
+        raise ImpossibleOption("--newest finds its records itself; name none, and keep none.")
+    if not (found := newest_of(map(read_record, sorted(records_folder().glob("*.json"))))):
+        raise NoRecord(f"{records_folder()} holds no record; run a benchmark first.")
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shutil
 import threading
 import time
 from collections import defaultdict
@@ -18,12 +19,27 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from benchmarks.peers.assets import Assets, bound
-from benchmarks.plain import export_plain, quantize_plain
+from benchmarks.plain import MODEL, export_plain, quantize_plain
+from registry.artifact import Manifest, staged
+from serving.engine import Engine
 from serving.environment import free_ports
+from serving.package import (
+    CARD,
+    CONFIG,
+    COST,
+    GATES,
+    GOLDEN,
+    TOKENIZER,
+    CostGrid,
+    GoldenAnswer,
+    Package,
+    PackageConfig,
+)
 
 WORDS = ("soup", "staff", "price", "cold", "warm", "good", "bad", "very", "not", "never", "was")
 LABELS = ("negative", "neutral", "positive")
 MAX_LENGTH = 24
+_GRID = CostGrid(batches=(1,), lengths=(4,), ms=((0.1,),), threads=1, machine="test")
 _SURE = 0.5  # far more than int8 moves a probability
 _INFO = {
     "package_digest": "d" * 64,
@@ -148,6 +164,50 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
         quantized=quantize_plain(exported, work / "int8"),
         max_length=MAX_LENGTH,
     )
+
+
+@pytest.fixture(scope="session")
+def seal(assets: Assets) -> Callable[..., Path]:
+    """Seals a package of the tiny checkpoint's fp32 graph: `seal(folder, labels, name="other")`."""
+
+    def make(target: Path, labels: tuple[str, ...] = LABELS, *, name: str = "tiny") -> Path:
+        config = PackageConfig(
+            name=name,
+            task="single_label",
+            text_pair=False,
+            labels=labels,
+            max_length=assets.max_length,
+            pad_token_id=1,
+            inputs=("input_ids", "attention_mask", "token_type_ids"),
+            precision="fp32",
+            batch_invariant=True,
+            base_model="tiny",
+        )
+        lineage = {"checkpoint": str(assets.checkpoint)}
+        with staged(target, kind="package", lineage=lineage) as folder:
+            shutil.copy(assets.exported / MODEL, folder / MODEL)
+            shutil.copy(assets.exported / "tokenizer.json", folder / TOKENIZER)
+            (folder / CONFIG).write_bytes(config.to_bytes())
+            (folder / COST).write_bytes(_GRID.to_bytes())
+            (folder / GATES).write_text("{}\n")
+            (folder / CARD).write_text("tiny\n")
+            manifest = Manifest(kind="package", files={}, lineage={})
+            unsealed = Package(folder=folder, manifest=manifest, config=config, cost=_GRID)
+            texts = ["warm soup", "cold staff never"]
+            answers = [
+                GoldenAnswer(text=text, logits=tuple(map(float, row)))
+                for text, row in zip(texts, Engine(unsealed).logits(texts), strict=True)
+            ]
+            (folder / GOLDEN).write_text("".join(f"{each.to_line()}\n" for each in answers))
+        return target
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def package(seal: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint, packaged; it can be served."""
+    return seal(tmp_path_factory.mktemp("package") / "tiny")
 
 
 @pytest.fixture(scope="session")

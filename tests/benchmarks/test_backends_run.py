@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,57 +23,12 @@ from benchmarks.backends.variant import LoadJob
 from benchmarks.errors import EngineBroke, PackageUnrelated
 from benchmarks.peers.assets import Assets, fp32_labels
 from benchmarks.plain import MODEL, halve_plain
-from registry.artifact import staged
 from serving.lanes import filler
-from serving.package import (
-    CARD,
-    CONFIG,
-    COST,
-    GATES,
-    GOLDEN,
-    TOKENIZER,
-    CostGrid,
-    PackageConfig,
-    open_package,
-)
+from serving.package import open_package
 from serving.session import open_session
 
-COST_GRID = CostGrid(batches=(1,), lengths=(4,), ms=((0.1,),), threads=1, machine="test")
 ROOT = Path(__file__).parent.parent.parent
-
-
-def seal(assets: Assets, target: Path, labels: tuple[str, ...], *, name: str = "tiny") -> Path:
-    """A package of the tiny checkpoint's fp32 graph."""
-    lineage = {"checkpoint": str(assets.checkpoint)}
-    config = PackageConfig(
-        name=name,
-        task="single_label",
-        text_pair=False,
-        labels=labels,
-        max_length=assets.max_length,
-        pad_token_id=1,
-        inputs=("input_ids", "attention_mask", "token_type_ids"),
-        precision="fp32",
-        batch_invariant=True,
-        base_model="tiny",
-    )
-    with staged(target, kind="package", lineage=lineage) as folder:
-        shutil.copy(assets.exported / MODEL, folder / MODEL)
-        shutil.copy(assets.exported / "tokenizer.json", folder / TOKENIZER)
-        (folder / CONFIG).write_bytes(config.to_bytes())
-        (folder / COST).write_bytes(COST_GRID.to_bytes())
-        for file in (GATES, GOLDEN, CARD):
-            (folder / file).write_text("{}\n")
-    return target
-
-
-@pytest.fixture(scope="session")
-def package(assets: Assets, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny checkpoint, packaged."""
-    labels = tuple(
-        json.loads((assets.checkpoint / "config.json").read_bytes())["id2label"].values()
-    )
-    return seal(assets, tmp_path_factory.mktemp("package") / "tiny", labels)
+Seal = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -124,10 +78,12 @@ def test_whoever_is_here_was_measured(record: tuple[BackendsRecord, Path]) -> No
     assert [run["variant"] for run in document["runs"]] == [run.variant for run in found.runs]
 
 
-def test_packages_alike_are_told_apart(package: Path, assets: Assets, tmp_path: Path) -> None:
+def test_packages_alike_are_told_apart(
+    package: Path, assets: Assets, seal: Seal, tmp_path: Path
+) -> None:
     """Two that say the same of themselves are two lines; one given twice is one."""
     labels = open_package(package).config.labels
-    other = seal(assets, tmp_path / "other", labels, name="other")
+    other = seal(tmp_path / "other", labels, name="other")
     packages = [open_package(folder) for folder in (package, other, package)]
 
     variants = line_up(assets.checkpoint, packages, tmp_path)
@@ -253,11 +209,9 @@ def test_backends_behind_servers(
     assert len(said) == 4
 
 
-def test_a_package_of_other_labels_is_refused(
-    package: Path, assets: Assets, tmp_path: Path
-) -> None:
+def test_a_package_of_other_labels_is_refused(package: Path, seal: Seal, tmp_path: Path) -> None:
     """Packages that answer another question cannot be compared."""
-    other = seal(assets, tmp_path / "other", ("yes", "no", "maybe"))
+    other = seal(tmp_path / "other", ("yes", "no", "maybe"))
 
     with pytest.raises(PackageUnrelated, match="other labels"):
         read_inputs(BackendsOptions(package=str(package), also=(str(other),)))
