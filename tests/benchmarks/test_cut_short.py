@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.core.processes import process_tree
+from benchmarks.processes import process_tree
 from benchmarks.report.kinds import findings_of
 from benchmarks.report.records import read_record
 
