@@ -80,7 +80,7 @@ def test_a_record_is_the_same_as_itself(peers_record: Make) -> None:
     said = verdicts(seen, seen)
 
     assert set(said.values()) == {"same"}
-    assert len(said) == 9  # two workloads of texts/s, p50, p99 and a highest rate; errors
+    assert len(said) == 11  # two workloads of texts/s, p50, p99, CPU and a highest rate; errors
     assert not any("prototype" in name for name in said)
 
 
