@@ -38,7 +38,7 @@ class SuiteOptions:
     reviews_goal_ms: float = field(
         default=500.0, metadata={"help": "p99 that a rate must keep on reviews."}
     )
-    trials: int = field(default=12, metadata={"help": "Rates tried of each, at most."})
+    trials: int = field(default=9, metadata={"help": "Rates tried of each, at most."})
     port: int = field(default=8000, metadata={"help": "Port that the servers take in turn."})
     seed: int = field(default=0, metadata={"help": "Seed of texts and arrivals."})
     output: Path = field(default=Path("bench.html"), metadata={"help": "Where the page goes."})
