@@ -23,7 +23,7 @@ class SuiteOptions:
     budget_minutes: float = field(default=20.0, metadata={"help": "Time for all of it, at most."})
     rounds: int = field(default=3, metadata={"help": "Rounds of backends and core."})
     load_s: float = field(default=6.0, metadata={"help": "Seconds of each load."})
-    overload_s: float = field(default=8.0, metadata={"help": "Seconds of overload a round."})
+    overload_s: float = field(default=10.0, metadata={"help": "Seconds of overload, once."})
     warmup_s: float = field(default=2.0, metadata={"help": "Seconds before, not measured."})
     cell_s: float = field(
         default=0.3, metadata={"help": "Seconds of each batch x length of a backend."}

@@ -105,6 +105,7 @@ def _core(ground: Ground) -> Any:
             rounds=options.rounds,
             seconds_s=options.load_s,
             warmup_s=options.warmup_s,
+            overload_rounds=1,
             overload_s=options.overload_s,
             seed=options.seed,
         )
