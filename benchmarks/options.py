@@ -234,6 +234,7 @@ class CoreOptions:
         default=10.0, metadata={"help": "Seconds measured of each load.", "flag": "--seconds"}
     )
     warmup_s: float = field(default=3.0, metadata={"help": "Seconds before, not measured."})
+    overload_rounds: int = field(default=3, metadata={"help": "Rounds with overload, at most."})
     overload_s: float = field(default=30.0, metadata={"help": "Seconds of overload a round."})
     seed: int = field(default=0, metadata={"help": "Seed of texts and arrivals."})
     output: Path | None = field(

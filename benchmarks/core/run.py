@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -64,7 +65,7 @@ def run_core(options: CoreOptions) -> CoreRecord:
                 # Without its own word: its age when it first answered, which is later.
                 start_s = float(info.get("now", {}).get("start_s") or replica_age_s)
                 seen["start_s"][""].append(start_s)
-            _measure(_stand(server, info, package, options), parts, workloads, options.rounds, seen)
+            _measure(_stand(server, info, package, options), parts, workloads, options, seen)
         complete = True
     finally:  # whatever cuts it short does not throw away what was seen
         record = CoreRecord(
@@ -98,6 +99,7 @@ def _scenario(
         "workloads": list(workloads),
         "texts": {name: _texts_count(options, name) for name in workloads},
         "rounds": options.rounds,
+        "overload_rounds": min(options.rounds, options.overload_rounds),
         "seconds_s": options.seconds_s,
         "warmup_s": options.warmup_s,
         "overload_s": options.overload_s,
@@ -113,32 +115,45 @@ def _measure(
     stand: Stand,
     parts: Sequence[str],
     workloads: Sequence[str],
-    rounds: int,
+    options: CoreOptions,
     seen: Mapping[str, Mapping[str, list[float]]],
 ) -> None:
     """All rounds, into *seen*; they take turns, so that what else the machine does hits all parts."""
-    steps = [step for step, wanted in _NEEDS.items() if set(wanted) & set(parts)]
+    rounds = [
+        list(_round(stand, parts, workloads, seen, overload=place < options.overload_rounds))
+        for place in range(options.rounds)
+    ]
+    # Once is enough. Exactness early: a run that is cut short is to have it.
+    if "exact" in parts:
+        rounds[0].append(("exact", "", partial(scenarios.exact, stand)))
+    if "memory" in parts:
+        rounds[-1].append(("memory", "", partial(scenarios.memory, stand)))
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        last = [part for part in ("exact", "memory") if part in parts]
-        each = len(steps) * len(workloads) + ("overload" in parts)
-        task = progress.add_task("", total=rounds * each + len(last))
+        task = progress.add_task("", total=sum(map(len, rounds)))
+        for place, steps in enumerate(rounds, start=1):
+            for name, workload, measure in steps:
+                title = ", ".join(filter(None, (name, workload)))
+                progress.update(task, description=f"Round {place} of {len(rounds)}: {title}")
+                for what, values in measure().items():
+                    seen[what][workload].extend(values)
+                progress.advance(task)
 
-        def keep(found: Seen, workload: str) -> None:
-            for name, values in found.items():
-                seen[name][workload].extend(values)
-            progress.advance(task)
 
-        for round_ in range(1, rounds + 1):
-            for workload in workloads:
-                for step in steps:
-                    progress.update(task, description=f"Round {round_}: {step}, {workload}")
-                    keep(_step(stand, step, workload, seen), workload)
-            if "overload" in parts:
-                progress.update(task, description=f"Round {round_}: overload")
-                keep(scenarios.overload(stand), "")
-        for part in last:
-            progress.update(task, description=part)
-            keep({"exact": scenarios.exact, "memory": scenarios.memory}[part](stand), "")
+def _round(
+    stand: Stand,
+    parts: Sequence[str],
+    workloads: Sequence[str],
+    seen: Mapping[str, Mapping[str, list[float]]],
+    *,
+    overload: bool,
+) -> Iterator[tuple[str, str, Callable[[], Seen]]]:
+    """Its steps: name, workload, and what measures it."""
+    for workload in workloads:
+        for step, wanted in _NEEDS.items():
+            if set(wanted) & set(parts):
+                yield step, workload, partial(_step, stand, step, workload, seen)
+    if overload and "overload" in parts:
+        yield "overload", "", partial(scenarios.overload, stand)
 
 
 def _step(
@@ -186,6 +201,8 @@ def _workloads(options: CoreOptions) -> tuple[str, ...]:
 def _refuse_nonsense(options: CoreOptions) -> None:
     if options.rounds < 1:
         raise ImpossibleOption(f"--rounds is {options.rounds}; at least one round is needed.")
+    if options.overload_rounds < 0:
+        raise ImpossibleOption(f"--overload-rounds is {options.overload_rounds}; 0 is the least.")
     if options.texts_count < _LEAST_TEXTS:
         raise ImpossibleOption(
             f"--texts-count is {options.texts_count}; give {_LEAST_TEXTS} at least, a call of 32."

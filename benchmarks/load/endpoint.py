@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -13,6 +14,7 @@ from benchmarks.workloads import Row
 
 def fetch_info(url: str) -> Mapping[str, Any]:
     """What the endpoint says of itself at `/info`. Raises `ServerUnreachable`."""
+    _refuse_no_address(url)
     try:
         response = httpx.get(f"{url.rstrip('/')}/info", timeout=10.0, trust_env=False)
         response.raise_for_status()
@@ -27,6 +29,16 @@ def fetch_info(url: str) -> Mapping[str, Any]:
             " address that `miniml serve` printed."
         )
     return info
+
+
+def _refuse_no_address(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        named = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets that do not close, or a port beyond the last
+        named = False
+    if not named:
+        raise ServerUnreachable(f"{url!r} is no address of an endpoint; give http://HOST:PORT.")
 
 
 def examples(info: Mapping[str, Any]) -> list[Row]:

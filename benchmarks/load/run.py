@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -98,7 +99,7 @@ def _users(options: LoadOptions) -> int:
 
 def _refuse_impossible(options: LoadOptions) -> None:
     """Raise `ImpossibleOption` for what could not be measured."""
-    if options.rate_per_s is not None and not options.rate_per_s > 0:
+    if options.rate_per_s is not None and not 0 < options.rate_per_s < math.inf:
         raise ImpossibleOption(
             f"--rate-per-s is {options.rate_per_s:g}; give requests a second above 0, or leave it"
             " out for a closed loop."

@@ -23,7 +23,7 @@ class SuiteOptions:
     budget_minutes: float = field(default=20.0, metadata={"help": "Time for all of it, at most."})
     rounds: int = field(default=3, metadata={"help": "Rounds of backends and core."})
     load_s: float = field(default=6.0, metadata={"help": "Seconds of each load."})
-    overload_s: float = field(default=8.0, metadata={"help": "Seconds of overload a round."})
+    overload_s: float = field(default=10.0, metadata={"help": "Seconds of overload, once."})
     warmup_s: float = field(default=2.0, metadata={"help": "Seconds before, not measured."})
     cell_s: float = field(
         default=0.3, metadata={"help": "Seconds of each batch x length of a backend."}
@@ -38,7 +38,7 @@ class SuiteOptions:
     reviews_goal_ms: float = field(
         default=500.0, metadata={"help": "p99 that a rate must keep on reviews."}
     )
-    trials: int = field(default=12, metadata={"help": "Rates tried of each, at most."})
+    trials: int = field(default=9, metadata={"help": "Rates tried of each, at most."})
     port: int = field(default=8000, metadata={"help": "Port that the servers take in turn."})
     seed: int = field(default=0, metadata={"help": "Seed of texts and arrivals."})
     output: Path = field(default=Path("bench.html"), metadata={"help": "Where the page goes."})

@@ -116,9 +116,10 @@ class TuneRecord:
         return table
 
     def _sentences(self) -> list[str]:
+        known = ["Interrupted: this is what was known by then; no config file was written."]
         if self.best is None:
-            return ["No setting kept the goal."]
-        said = [f"Best: {self.best.name}."]
+            return known if self.partial else ["No setting kept the goal."]
+        said = [*(known if self.partial else ()), f"Best: {self.best.name}."]
         final = [c for c in self.contests if c.stage == "final" and not c.fault]
         if len(final) > 1:
             untuned, tuned = final

@@ -220,6 +220,10 @@ def _refuse_impossible(options: TuneOptions) -> None:
         raise ImpossibleOption(
             f"{options.write_config} is there already; remove it or choose another --write-config."
         )
+    if not (folder := options.write_config.absolute().parent).is_dir():
+        raise ImpossibleOption(
+            f"{folder}, where --write-config is to go, is no folder; make it or choose another."
+        )
 
 
 def _nothing_held(course: _Course) -> BenchmarkError:

@@ -156,6 +156,8 @@ def test_longest_tenth_and_rest_are_all(lengths: list[int]) -> None:
         (CoreOptions(rounds=0), "--rounds"),
         (CoreOptions(only="closed,sideways"), "sideways"),
         (CoreOptions(seconds_s=0), "--seconds"),
+        (CoreOptions(texts_count=31), "--texts-count"),
+        (CoreOptions(overload_rounds=-1), "--overload-rounds"),
     ],
 )
 def test_nonsense_is_refused_before_anything_starts(options: CoreOptions, named: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import socket
@@ -11,10 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from benchmarks.bisection import Tried
 from benchmarks.options import TuneOptions
+from benchmarks.slo.trials import Goal
 from benchmarks.tune.race import MARGIN, race
+from benchmarks.tune.record import TuneRecord
 from benchmarks.tune.run import run_tune
 from benchmarks.tune.space import ServeSetting, batch_settings, lane_settings, queue_settings
 
@@ -140,3 +144,24 @@ def test_what_is_written_is_what_won(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert {**best, "max_queue_ms": 0} == {**fastest, "max_queue_ms": 0}
     written = json.loads((tmp_path / "serve.yaml").read_text())
     assert {name: written[name] for name in best} == best
+
+
+@pytest.mark.parametrize("best", [None, ServeSetting(package="latest")])
+def test_an_interrupted_tuning_gives_no_verdict(best: ServeSetting | None) -> None:
+    """It says that it was cut short and wrote no file, not that nothing kept the goal."""
+    record = TuneRecord(
+        goal=Goal(p99_ms=100),
+        contests=[],
+        best=best,
+        written=None,
+        complete=True,
+        partial=True,
+        scenario={"workload": "queries"},
+    )
+    paper = io.StringIO()
+    Console(width=200, file=paper).print(record)
+    said = " ".join(paper.getvalue().split())
+
+    assert "no config file was written" in said
+    assert "No setting kept the goal" not in said
+    assert ("Best:" in said) == (best is not None)
