@@ -119,7 +119,7 @@ def _numbers(given: str) -> tuple[int, ...]:
     except ValueError:
         numbers = ()
     if not numbers or numbers[0] < 1:
-        raise ImpossibleOption(f"--batches {given!r} is not a list of numbers, as 1,4,16 is one.")
+        raise ImpossibleOption(f"--batches {given!r} is not a list of numbers, as 1,8 is one.")
     return numbers
 
 

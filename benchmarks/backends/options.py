@@ -37,10 +37,12 @@ class BackendsOptions:
         metadata={"help": "File of texts, .txt or .jsonl, instead of reviews and queries."},
     )
     cores: int = field(default=0, metadata={"help": "Cores of each; default: all there are."})
-    batches: str = field(default="1,4,16", metadata={"help": "Texts a call, with commas."})
+    batches: str = field(
+        default="1,8", metadata={"help": "Texts a call, with commas; a GPU wants more."}
+    )
     rounds: int = field(default=3, metadata={"help": "Rounds, each over all backends in turn."})
     cell_s: float = field(
-        default=0.3, metadata={"help": "Seconds of each batch x length, one run at least."}
+        default=0.2, metadata={"help": "Seconds of each batch x length, one run at least."}
     )
     http: bool = field(default=False, metadata={"help": "Also behind servers, in a closed loop."})
     connections: int = field(default=32, metadata={"help": "Connections of the closed loop."})
