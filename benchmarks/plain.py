@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.errors import PlainModelFailed
-from serving.isa import architecture, cpu_features, fast_int8
 
 MODEL, QUANTIZED = "model.onnx", "model_quantized.onnx"  # as optimum names them
 _SHOWN_CHARS = 300
@@ -48,6 +47,9 @@ def quantize_plain(exported: Path, target: Path) -> Path:
 
 def _recipe() -> str:
     """Optimum's flag for this CPU: on x86 without VNNI its signed weights overflow."""
+    # Not above: peers read the names above where there is no `serving`.
+    from serving.isa import architecture, cpu_features, fast_int8
+
     if architecture() == "arm64":
         return "--arm64"
     return "--avx512_vnni" if fast_int8(cpu_features()) else "--avx2"

@@ -42,7 +42,7 @@ class BackendsOptions:
     )
     rounds: int = field(default=3, metadata={"help": "Rounds, each over all backends in turn."})
     cell_s: float = field(
-        default=0.3, metadata={"help": "Seconds of each batch x length, one run at least."}
+        default=0.2, metadata={"help": "Seconds of each batch x length, one run at least."}
     )
     http: bool = field(default=False, metadata={"help": "Also behind servers, in a closed loop."})
     connections: int = field(default=32, metadata={"help": "Connections of the closed loop."})

@@ -92,7 +92,7 @@ def speed_table(record: BackendsRecord, workload: str) -> Table:
             str(one.layout),
             str(one.batch),
             f"{one.rate:.1f}",
-            f"{min(one.rates):.1f}-{max(one.rates):.1f}",
+            _spread(one.rates),
             "-" if ceiling is None else f"{one.rate / ceiling:.0%}",
             f"{statistics.median(one.call_ms):.1f}",
         )
@@ -117,7 +117,7 @@ def http_table(record: BackendsRecord, workload: str) -> Table:
         table.add_row(
             variant.name,
             f"{statistics.median(rates):.1f}",
-            f"{min(rates):.1f}-{max(rates):.1f}",
+            _spread(rates),
             *(f"{percentile(latencies_ms, percent):.1f}" for percent in (50, 99)),
             str(sum(run.errors for run in runs)),
             *_costs(runs),
@@ -139,6 +139,10 @@ def grid_table(record: BackendsRecord) -> Table:
             cells = (statistics.median(r[batch, length] for r in rounds) for length in lengths)
             table.add_row(name, layout, str(batch), *(f"{ms:.1f}" for ms in cells))
     return table
+
+
+def _spread(rates: Sequence[float]) -> str:
+    return f"{min(rates):.1f}-{max(rates):.1f}" if len(rates) > 1 else "-"
 
 
 def _costs(runs: Sequence[PeerRun]) -> tuple[str, str]:

@@ -6,6 +6,7 @@ Knows a command, its process and a port, not what serves.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,6 +26,8 @@ _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _SHOWN_CHARS = 300
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_EXCEPTION = re.compile(r"(\w+\.)*\w+(Error|Exception|Fail|Failure): ")  # as tracebacks end
 # What a shell may have set for its own Ray or its own libraries is not what the peer's pages show.
 _STRIPPED = (
     *("RAY_SERVE_", "RAY_ADDRESS", "RAY_AUTH_", "OMP_NUM_THREADS", "PEER_", "UVICORN_"),
@@ -72,14 +75,14 @@ def _wait_until_it_answers(
     with httpx.Client(trust_env=False, timeout=5.0) as client:
         while time.monotonic() < deadline_s:
             if process.poll() is not None:
-                raise PeerFailed(f"{peer.name} did not start: {_last_line(log)}")
+                raise PeerFailed(f"{peer.name} did not start: {_last_word(log)}")
             with suppress(httpx.HTTPError):
                 answer = client.post(f"{url}{peer.codec.path}", content=question, headers=JSON)
                 if answer.status_code == httpx.codes.OK:
                     return
             time.sleep(_POLL_S)
     raise PeerFailed(
-        f"{peer.name} gave no answer within {_START_TIMEOUT_S:.0f} s: {_last_line(log)}"
+        f"{peer.name} gave no answer within {_START_TIMEOUT_S:.0f} s: {_last_word(log)}"
     )
 
 
@@ -87,7 +90,7 @@ def _refuse_ended(
     peer: Peer, process: subprocess.Popen[bytes], log: Path, because: Exception | None = None
 ) -> None:
     if process.poll() is not None:
-        raise PeerFailed(f"{peer.name} stopped under load: {_last_line(log)}") from because
+        raise PeerFailed(f"{peer.name} stopped under load: {_last_word(log)}") from because
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -115,6 +118,9 @@ def _refuse_taken_port(port: int) -> None:
             ) from error
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].strip()[:_SHOWN_CHARS] if lines else "it printed nothing"
+def _last_word(log: Path) -> str:
+    """The last exception in the log, since servers go on to say that they stop; else its last line."""
+    text = _COLOURS.sub("", log.read_text(encoding="utf-8", errors="replace"))
+    lines = [line.strip() for line in text.strip().splitlines()]
+    errors = [line for line in lines if _EXCEPTION.match(line)]
+    return ([*lines[-1:], *errors[-1:]] or ["it printed nothing"])[-1][:_SHOWN_CHARS]

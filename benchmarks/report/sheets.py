@@ -184,17 +184,19 @@ def _speed_row(one: Evidence, finding: Finding, usd_per_hour: float) -> SheetRow
 
 
 def _times(one: Evidence, finding: Finding) -> str:
-    """How many times as fast as *finding* ours is, in the same run under the same load."""
-    ours = [
-        other.rate
+    """How many times as fast as *finding* ours is, in the same run under the same load.
+
+    Of engines each is at its own best: lanes and batch are no load.
+    """
+    rates = [
+        other.rate or 0.0
         for other in one.found.findings
         if other.ours
-        and (other.workload, other.loop, other.setting)
-        == (finding.workload, finding.loop, finding.setting)
+        and (other.workload, other.loop) == (finding.workload, finding.loop)
+        and (finding.loop == "engine" or other.setting == finding.setting)
     ]
-    if finding.ours or not ours or not ours[0] or not finding.rate:
-        return ""
-    return f"{ours[0] / finding.rate:.2f} x"
+    ours = max(rates, default=0.0)
+    return f"{ours / finding.rate:.2f} x" if not finding.ours and ours and finding.rate else ""
 
 
 def _gaps(model: ModelEvidence, loop: Loop, workload: str, columns: int) -> list[SheetRow]:

@@ -188,6 +188,24 @@ def test_a_peer_that_does_not_start_says_why(tmp_path: Path) -> None:
         pytest.fail("it is running")
 
 
+def test_a_peer_that_tidies_up_still_says_why(tmp_path: Path) -> None:
+    """The exception counts, not what servers print while they stop, nor its colours."""
+    peer = scripted(
+        "import sys\n"
+        "try: open('no-such-model')\n"
+        "except OSError as error:\n"
+        "  print(f'\\x1b[31mFileNotFoundError: {error}\\x1b[0m')\n"
+        "print('INFO: shutdown complete')\n"
+        "sys.exit(1)"
+    )
+
+    with (
+        pytest.raises(PeerFailed, match=r"not start: FileNotFoundError: .* 'no-such-model'$"),
+        running(peer, port=free_port(), logs=tmp_path),
+    ):
+        pytest.fail("it is running")
+
+
 @pytest.mark.parametrize("noticed", [False, True])
 def test_a_peer_that_stops_under_load_says_why(tmp_path: Path, *, noticed: bool) -> None:
     """Whether or not the client noticed: the server's last word is worth more than "no answer"."""

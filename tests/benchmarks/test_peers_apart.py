@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -95,6 +96,17 @@ def test_an_answer_of_another_shape_is_told(codec: Codec, answer: object) -> Non
     """It raises what who asks expects, never an AttributeError."""
     with pytest.raises((KeyError, TypeError, IndexError, ValueError)):
         codec.decode(json.dumps(answer).encode())
+
+
+def test_what_peers_import_is_there() -> None:
+    """Where they run there is this room and no other: what they import of ours needs none."""
+    code = (
+        "import sys\n"
+        "others = ('miniml', 'serving', 'registry', 'training', 'export', 'httpx', 'rich')\n"
+        "sys.modules.update(dict.fromkeys(others))\n"
+        "import benchmarks.peers.classifier, benchmarks.peers.codecs, benchmarks.peers.contract"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def wheel(folder: Path, version: str) -> Path:
