@@ -13,6 +13,7 @@ import onnx
 
 from export.errors import UnknownCandidate
 from export.recipes.bfloat16 import multiply_in_bfloat16
+from export.recipes.compensated import quantize_compensated
 from export.recipes.dynamic import quantize_dynamically
 from export.recipes.material import Material
 from export.recipes.mixed import quantize_mixed
@@ -73,7 +74,7 @@ CANDIDATES: tuple[Candidate, ...] = (
     ),
     Candidate(
         name="int8-row-wise-narrow",
-        make=_rewritten(quantize_rowwise, weight_steps=NARROW_STEPS),
+        make=partial(quantize_compensated, weight_steps=NARROW_STEPS),
         narrow=True,
     ),
     _openvino(

@@ -29,7 +29,7 @@ from serving.session import Encoding
 
 _log = logging.getLogger(__name__)
 _ASKED = ("objective", "max_accuracy_drop_points", "max_flip_percent", "max_batch_flip_percent")
-_CALIBRATION_TEXTS = 96
+_CALIBRATION_TEXTS = 384
 
 
 def judge(  # noqa: PLR0913, PLR0917 - what a search is about
@@ -68,7 +68,7 @@ def judge(  # noqa: PLR0913, PLR0917 - what a search is about
         fp32_answers=search.answers[FP32],
         facts=_facts(workshop, search, served, exam, options),
         sensitivity=search.sensitivity(),
-        notes=tuple(_notes(verdicts[name], prepared, exam, options)),
+        notes=tuple(_notes(verdicts[name], prepared, exam, options, search.roundings())),
     )
 
 
@@ -95,6 +95,7 @@ def _facts(
         "versions": versions(),
         "lanes": asdict(workshop.settings.lanes),
         "torch_max_logit_difference": prepared.torch_max_logit_difference,
+        "rounding": search.roundings(),
     }
 
 
@@ -139,11 +140,18 @@ def _with_texts(
 
 
 def _notes(
-    served: Verdict, prepared: Prepared, exam: Exam, options: ExportOptions
+    served: Verdict,
+    prepared: Prepared,
+    exam: Exam,
+    options: ExportOptions,
+    roundings: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[str]:
     """What a reader should know beside the numbers."""
     if prepared.not_slimmed:
         yield f"the graph was quantized as exported, not slimmed: {prepared.not_slimmed}"
+    rounding = roundings.get(served.name)
+    if rounding is not None and not rounding["products"]:
+        yield f"weights were rounded {rounding['rounded']}"
     rows = served.exam_rows
     if rows < exam.held_out:
         limit = "--budget-minutes" if rows < len(exam.rows) else "--exam-limit"

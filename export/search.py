@@ -19,6 +19,7 @@ from export.exam import Exam
 from export.gates import Verdict, judge_answers
 from export.options import ExportOptions
 from export.progress import SearchProgress
+from export.recipes.compensated import ROUNDING
 from export.recipes.mixed import SENSITIVITY
 from export.speed import Speed, Timing, speed_of
 from export.steps import run_step
@@ -88,6 +89,11 @@ class Search:
         for path in self._workshop.folder.glob(f"*/{SENSITIVITY}"):
             found.update(json.loads(path.read_bytes()))
         return found
+
+    def roundings(self) -> dict[str, dict[str, Any]]:
+        """Name -> how its weights were rounded, of those whose recipe says."""
+        paths = {name: self._workshop.graph(name).with_name(ROUNDING) for name in self.verdicts}
+        return {n: json.loads(path.read_bytes()) for n, path in paths.items() if path.exists()}
 
     def _enter_fp32(self) -> None:
         """The yardstick: the whole exam, first, or as much of it as a share of the budget allows."""

@@ -3,7 +3,7 @@
 Its memory is its own, so it can be measured; what it breaks or leaks ends with it. FOLDER is a
 `Workshop`. The answer and time steps load neither ONNX nor a quantizer.
 
-Rows done are reported on stdout, a number a line. Exit codes: 0; 4 for a full disk; those of FAILURES
+Rows done, or pieces of other work, are reported on stdout, a number a line. Exit codes: 0; 4 for a full disk; those of FAILURES
 for what is raised by that name. The last line of stderr says why.
 """
 
@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def _export(workshop: Workshop, _: str, given: dict[str, Any], __: Any) -> None:
     prepare_graphs(workshop, read_checkpoint(Path(given["checkpoint"])))
 
 
-def _make(workshop: Workshop, name: str, _: dict[str, Any], __: Any) -> None:
+def _make(workshop: Workshop, name: str, _: dict[str, Any], report: Any) -> None:
     from export.candidates import CANDIDATES
 
     candidate = next(candidate for candidate in CANDIDATES if candidate.name == name)
@@ -67,7 +68,7 @@ def _make(workshop: Workshop, name: str, _: dict[str, Any], __: Any) -> None:
     part = graph.with_name("part.onnx")
     part.unlink(missing_ok=True)
     try:
-        candidate.make(workshop.material(), part)
+        candidate.make(replace(workshop.material(), advance=report), part)
     except RecipeUnfit as error:  # as unfit the next time: a search may have taken minutes
         workshop.write_text(workshop.unfit(name), str(error))
         raise

@@ -154,6 +154,12 @@ def _report(
                 **runtime_options(judged.served, checkpoint.hidden_size),
                 "CPU features": ", ".join(required_isa(judged.served)) or "none in particular",
             },
+            **{
+                f"Weights of {name}": {
+                    key.replace("_", " "): str(value) for key, value in how.items()
+                }
+                for name, how in document["rounding"].items()
+            },
             "Versions": dict(document["versions"]),
         },
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from serving.session import Encoding
+
+
+def _in_silence(_: int) -> None:
+    """Nobody waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +19,7 @@ class Material:
 
     calibration: empty when the training rows cannot be found. heads, hidden_size: of one attention,
     0 where the architecture does not say. flip_budget: share of answers that may differ (0..1).
+    advance: told, in whatever unit suits a recipe, of work that takes its time.
     """
 
     exported: Path
@@ -24,3 +29,4 @@ class Material:
     heads: int
     hidden_size: int
     flip_budget: float
+    advance: Callable[[int], object] = _in_silence

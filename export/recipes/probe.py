@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import onnx
 import onnxruntime as ort
 
 from export.recipes.graph import Array
-from serving.session import Feed
+from serving.session import Encoding, Feed, padded
 
 
 class Probe:
@@ -38,3 +38,12 @@ class Probe:
         """Tensor name -> value; of *names* among those asked for at first, all by default."""
         wanted = list(names or self._names)
         return dict(zip(wanted, self._session.run(wanted, feed), strict=True))
+
+
+def feeds(
+    texts: Iterable[Encoding], names: Collection[str], *, pad_token_id: int
+) -> Iterator[Feed]:
+    """One text at a time, so that padding is nowhere, with the inputs that the graph takes."""
+    for text in texts:
+        feed = padded([text], pad_token_id=pad_token_id)
+        yield {name: feed[name] for name in names}

@@ -11,7 +11,8 @@ exact kernel (`serving.session`).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ import onnx
 from onnx import TensorProto
 
 from export.recipes.graph import MICROSOFT, Graph, attribute
+from export.recipes.rounding import Rounded, round_to_nearest
 
 _STEPS = 127  # symmetric: -127..127, so that 128 + q never leaves uint8
 NARROW_STEPS = 64
@@ -26,28 +28,32 @@ _TINY = 1e-12  # a row of zeros has no scale; any positive one gives zeros back
 _GELU_FLOOR = 0.17  # GELU is never below -0.17, so its largest value, or this, bounds its size
 
 
-def quantize_rowwise(
+def quantize_rowwise(  # noqa: PLR0913 - every one but the first has a default that is right
     model: onnx.ModelProto,
     *,
     keep: Collection[str] = (),
     signed: bool = False,
     embeddings: bool = True,
     weight_steps: int = _STEPS,
+    rounded: Mapping[str, Rounded] = MappingProxyType({}),
 ) -> onnx.ModelProto:
     """Rewrite *model*: constant MatMuls to MatMulInteger, embeddings to int8. It must be slimmed.
 
     keep: weights that stay in float32; embeddings: whether they become int8. signed: activations as int8, which arm64 multiplies faster.
-    weight_steps: the largest code of a weight. The graph must be of opset 18 or later, where
-    ReduceMax takes its axes as an input.
+    weight_steps: the largest code of a weight. rounded: output of a product -> its weight, where it
+    is not to be rounded to nearest. The graph must be of opset 18 or later, where ReduceMax takes
+    its axes as an input.
     """
-    rewriter = _Rewriter(Graph(model), signed=signed, weight_steps=weight_steps)
+    rewriter = _Rewriter(Graph(model), signed=signed)
     graph = rewriter.graph
     for node in list(graph.nodes):
         if node.op_type == "Gelu" and node.domain == MICROSOFT:
             rewriter.approximate_gelu(node)
     for node in list(graph.nodes):
-        if node.op_type == "MatMul" and node.input[1] not in keep:
-            rewriter.quantize_product(node)
+        weight = matrix(graph, node.input[1]) if node.op_type == "MatMul" else None
+        if weight is not None and node.input[1] not in keep:
+            made = rounded.get(node.output[0]) or round_to_nearest(weight, weight_steps)
+            rewriter.quantize_product(node, made)
     if embeddings:
         quantize_embeddings(graph)
     return graph.seal()
@@ -56,9 +62,8 @@ def quantize_rowwise(
 class _Rewriter:
     """The constants all rewritten nodes share, and which activations are quantized already."""
 
-    def __init__(self, graph: Graph, *, signed: bool, weight_steps: int) -> None:
+    def __init__(self, graph: Graph, *, signed: bool) -> None:
         self.graph = graph
-        self._weight_steps = weight_steps
         zero = np.array(0, dtype=np.int8) if signed else np.array(128, dtype=np.uint8)
         self._zero = graph.set_constant("rowwise/zero", zero)
         self._one = graph.set_constant("rowwise/one", np.array(1, dtype=np.float32))
@@ -73,19 +78,15 @@ class _Rewriter:
         new = onnx.helper.make_node("FastGelu", node.input, node.output, domain=MICROSOFT)
         self.graph.replace(node, new)
 
-    def quantize_product(self, node: onnx.NodeProto) -> None:
+    def quantize_product(self, node: onnx.NodeProto, weight: Rounded) -> None:
         """X (.., K) @ W (K, N): integers, rescaled by column in the product and by row after it."""
         name, out = node.input[1], node.output[0]
-        weight = matrix(self.graph, name)
-        if weight is None:
-            return
         codes, row_top = self._quantize(node.input[0])
         # Each product has a weight of its own: on x86 without VNNI ONNX Runtime makes another of it,
         # and fails on the second product of one weight (DeBERTa's keys and positions share theirs).
         own = f"{out}/{name}" if f"{name}/int8" in self.graph.constants else name
-        columns = np.maximum(np.abs(weight).max(axis=0), _TINY) / self._weight_steps
-        self.graph.set_constant(f"{own}/int8", np.rint(weight / columns).astype(np.int8))
-        self.graph.set_constant(f"{own}/scale", (columns / _STEPS).astype(np.float32))
+        self.graph.set_constant(f"{own}/int8", weight.codes)
+        self.graph.set_constant(f"{own}/scale", weight.scale / np.float32(_STEPS))
         raw = self.graph.add(
             "MatMulIntegerToFloat",
             [codes, f"{own}/int8", self._one, f"{own}/scale", self._zero],
@@ -146,9 +147,9 @@ def compress_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         if graph.maker(f"{name}/float") is not None:  # another product has the same weight
             node.input[1] = f"{name}/float"
         elif weight is not None:
-            columns = (np.maximum(np.abs(weight).max(axis=0), _TINY) / _STEPS).astype(np.float32)
-            codes = graph.set_constant(f"{name}/int8", np.rint(weight / columns).astype(np.int8))
-            scale = graph.set_constant(f"{name}/scale", columns)
+            made = round_to_nearest(weight, _STEPS)
+            codes = graph.set_constant(f"{name}/int8", made.codes)
+            scale = graph.set_constant(f"{name}/scale", made.scale)
             node.input[1] = graph.add("DequantizeLinear", [codes, scale], f"{name}/float", axis=1)
     quantize_embeddings(graph)
     return graph.seal()

@@ -17,13 +17,14 @@ from onnxruntime.quantization import CalibrationDataReader
 
 from export.recipes.graph import Array, Graph
 from export.recipes.material import Material
-from export.recipes.probe import Probe
+from export.recipes.probe import Probe, feeds
 from export.recipes.rowwise import quantize_embeddings
-from serving.session import Encoding, Feed, padded
+from serving.session import Encoding, Feed
 
 _SMOOTH = 0.5  # how much of the spread of activations moves into the weights (SmoothQuant's alpha)
 _TINY = 1e-5
 _PERCENTILE = 99.99
+_TEXTS = 96
 
 
 def quantize_statically(
@@ -100,18 +101,16 @@ def _channel_ranges(
 def _feeds(
     material: Material, model: onnx.ModelProto, *, one_length: bool = False
 ) -> Iterator[Feed]:
-    """One text at a time, with the inputs that the graph takes.
+    """The calibration texts, alone.
 
     one_length: only texts of a length that three in four reach, cut to it.
     """
     names = [node.name for node in model.graph.input]
-    texts = material.calibration
+    texts = material.calibration[:_TEXTS]
     if one_length:
         length = int(np.percentile([len(text) for text in texts], 25))
         texts = [_cut(text, length) for text in texts if len(text) >= length]
-    for encoding in texts:
-        feed = padded([encoding], pad_token_id=material.pad_token_id)
-        yield {name: feed[name] for name in names}
+    yield from feeds(texts, names, pad_token_id=material.pad_token_id)
 
 
 def _cut(text: Encoding, length: int) -> Encoding:

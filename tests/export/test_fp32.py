@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import CheckpointError
 from export.exam import Exam
 from export.fp32 import TOLERANCE, export_fp32, graph_inputs
-from export.recipes.rowwise import quantize_rowwise
+from export.recipes.compensated import ROUNDING, quantize_compensated
+from export.recipes.material import Material
+from export.recipes.rowwise import NARROW_STEPS, quantize_rowwise
 from export.recipes.slim import slim
 from serving.session import Encoding, open_session
 
@@ -97,6 +100,38 @@ def test_slim_and_row_wise_hold_for_every_architecture(
         np.testing.assert_array_equal(int8.run(batch, pad_token_id=1), alone[start : start + 7])
     integer = [n for n in onnx.load(str(rows)).graph.node if n.op_type == "MatMulIntegerToFloat"]
     assert len(integer) >= 8
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_weights_that_make_up_hold_for_every_architecture(
+    make_checkpoint: MakeCheckpoint, encodings: list[Encoding], tmp_path: Path, architecture: str
+) -> None:
+    """Every product is rounded for its inputs, with smaller errors; a text's bits stay its own."""
+    checkpoint = read_checkpoint(made(make_checkpoint, architecture))
+    exported, _ = export_fp32(checkpoint, encodings, tmp_path)
+    slimmed, graph = tmp_path / "slim.onnx", tmp_path / "rows.onnx"
+    onnx.save(slim(exported, longest=24), str(slimmed))
+    material = Material(
+        exported=exported,
+        slim=slimmed,
+        calibration=encodings[:24],
+        pad_token_id=1,
+        heads=2,
+        hidden_size=32,
+        flip_budget=0.02,
+    )
+
+    quantize_compensated(material, graph, weight_steps=NARROW_STEPS)
+
+    said = json.loads(graph.with_name(ROUNDING).read_text())
+    integer = [n for n in onnx.load(str(graph)).graph.node if n.op_type == "MatMulIntegerToFloat"]
+    assert said["products"] == len(integer) >= 8
+    assert said["median_squared_error_ratio"] < 1
+    session = open_session(graph, threads=1)
+    alone = np.concatenate([session.run([text], pad_token_id=1) for text in encodings])
+    for start in range(0, len(encodings), 7):
+        batch = encodings[start : start + 7]
+        np.testing.assert_array_equal(session.run(batch, pad_token_id=1), alone[start : start + 7])
 
 
 def test_batch_and_length_are_dynamic(exported: Path, encodings: list[Encoding]) -> None:
