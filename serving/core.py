@@ -68,6 +68,7 @@ class Core:
         self._pool = LanePool(self._engine, lanes)
         self._tokenizers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
         self._estimate = TokenEstimate(longest=package.config.max_length)
+        self._tokenize_cpu_s = 0.0
         self._pulse = Pulse()
         self._batcher = Batcher(
             self._pool,
@@ -111,7 +112,8 @@ class Core:
         """Live numbers: work that waits, what was run, how well its time was foreseen.
 
         useful_token_ratio: tokens of texts to tokens with padding. loop_late_*: of the event loop,
-        in the last minute. start_s: from the process's start to ready. cost_error: mean of the last relative errors of the cost model.
+        in the last minute. start_s: from the process's start to ready. cost_error: mean of the last
+        relative errors of the cost model. *_cpu_s: CPU since the start, of lanes as `Tally` has it.
         """
         tally = self._batcher.tally
         return {
@@ -123,6 +125,8 @@ class Core:
             "loop_late_p50_ms": round(self._pulse.late_ms(50), 3),
             "loop_late_p99_ms": round(self._pulse.late_ms(99), 3),
             "start_s": round(self._start_s, 3),
+            "lanes_cpu_s": round(tally.cpu_s, 4),
+            "tokenize_cpu_s": round(self._tokenize_cpu_s, 4),
         }
 
     def healthy(self) -> bool:
@@ -154,11 +158,23 @@ class Core:
     async def _tokenize(
         self, texts: Sequence[str], pairs: Sequence[str] | None, chars: int
     ) -> list[Encoding]:
-        encode = self._engine.tokenizer.encode
         if chars <= _INLINE_CHARS:
-            return encode(texts, pairs)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._tokenizers, encode, texts, pairs)
+            encodings, cpu_s = self._encode(texts, pairs)
+        else:
+            loop = asyncio.get_running_loop()
+            encodings, cpu_s = await loop.run_in_executor(
+                self._tokenizers, self._encode, texts, pairs
+            )
+        self._tokenize_cpu_s += cpu_s
+        return encodings
+
+    def _encode(
+        self, texts: Sequence[str], pairs: Sequence[str] | None
+    ) -> tuple[list[Encoding], float]:
+        """Encodings, and the CPU seconds they took."""
+        began_s = time.thread_time()
+        encodings = self._engine.tokenizer.encode(texts, pairs)
+        return encodings, time.thread_time() - began_s
 
 
 def enough_tokens(package: Package, lanes: Lanes) -> float:

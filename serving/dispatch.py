@@ -178,7 +178,9 @@ class Dispatcher:
         following: RunningBatch | None = run
         try:
             while following:
+                began_s = time.thread_time()
                 run, outcome = following, self._outcome(following)
+                run.cpu_s = time.thread_time() - began_s
                 following = self._finish(run, outcome)
                 if not isinstance(outcome, Exception) or len(run.batch) == 1:
                     self._done(run, outcome)
@@ -227,4 +229,5 @@ class Dispatcher:
             texts=self.tally.texts + len(run.batch),
             useful_tokens=self.tally.useful_tokens + sum(text.tokens for text in run.batch),
             padded_tokens=self.tally.padded_tokens + len(run.batch) * run.longest,
+            cpu_s=self.tally.cpu_s + run.cpu_s,
         )

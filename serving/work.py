@@ -20,12 +20,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """Since the start: batches that were run, their texts, tokens of these, and with padding."""
+    """Since the start: batches that were run, their texts, tokens of these, and with padding.
+
+    cpu_s: of the lanes' own threads while they ran; of a lane of several threads, the first.
+    """
 
     batches: int = 0
     texts: int = 0
     useful_tokens: int = 0
     padded_tokens: int = 0
+    cpu_s: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -60,9 +64,10 @@ class Text:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class RunningBatch:
-    """A batch on a lane, padded to *longest* tokens."""
+    """A batch on a lane, padded to *longest* tokens. cpu_s: of the lane's thread, once it has run."""
 
     batch: list[Text]
     longest: int
     started_s: float
     expected_ms: float
+    cpu_s: float = 0.0

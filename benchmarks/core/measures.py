@@ -111,7 +111,10 @@ def _costs(of: Callable[[str], Sequence[float]], workload: str) -> list[Measure]
     """What a request pays beyond the engine: time when nobody else asks, padding, waiting, CPU."""
     queries = workload == "queries"
     light_ms = _pairs(of("light_p50_ms"), of("alone_median_ms"), lambda p, a: p - _LIGHT_TIMES * a)
-    overhead_ms = _pairs(of("server_cpu_ms"), of("engine_cpu_ms"), lambda s, e: s - e)
+    # What the server itself says that lanes and tokenizer took, of the same requests: cores that are
+    # shared make both dearer. Else what the engine alone took, at another time.
+    model_cpu_ms = of("model_cpu_ms") or of("engine_cpu_ms")
+    overhead_ms = _pairs(of("server_cpu_ms"), model_cpu_ms, lambda s, m: s - m)
     return [
         _most("light load, p50 beyond 1.15 x the engine, ms", workload, light_ms, goal=1.5),
         _line(_USEFUL, workload, of("useful_token_ratio"), goal=None if queries else 0.95),

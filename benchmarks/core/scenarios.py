@@ -79,13 +79,18 @@ def alone(stand: Stand, workload: str) -> Seen:
 
 def closed(stand: Stand, workload: str) -> Seen:
     """32 connections, a text a request; what the server's processes took; how full batches were."""
-    before_s = tree_cpu_s(stand.pid)
+    before_s, model_before_s = tree_cpu_s(stand.pid), _model_cpu_s(stand)
     run = _closed(stand, call_bodies(stand.texts[workload]), SATURATING)
     cpu_ms = (tree_cpu_s(stand.pid) - before_s) * 1e3 / run.requests
+    model_cpu_ms = [
+        (now_s - then_s) * 1e3 / run.requests
+        for then_s, now_s in zip(model_before_s, _model_cpu_s(stand), strict=True)
+    ]
     seen = {
         "closed_texts_per_s": [run.steady_texts_per_s],
         "closed_errors": [float(sum(run.errors.values()))],
         "server_cpu_ms": [cpu_ms],
+        "model_cpu_ms": model_cpu_ms,
         "client_cpu_ms": [run.client_cpu_s * 1e3 / run.requests],
     }
     told = {"useful_token_ratio": "useful_token_ratio", _LATE: f"closed_{_LATE}"}
@@ -246,6 +251,13 @@ PER_WORKLOAD: Mapping[str, Callable[[Stand, str], Seen]] = {
     "alone": alone,
     "light": light,
 }
+
+
+def _model_cpu_s(stand: Stand) -> list[float]:
+    """CPU seconds of lanes and tokenizer so far, if the server says; of a lane's first thread only."""
+    said = fetch_info(stand.url).get("now", {})
+    known = stand.threads == 1 and "lanes_cpu_s" in said
+    return [said["lanes_cpu_s"] + said["tokenize_cpu_s"]] if known else []
 
 
 def _told(url: str, names: Mapping[str, str]) -> Seen:

@@ -57,6 +57,15 @@ def test_differences_and_goals() -> None:
     assert line("wrong answers of 2000").held is False
 
 
+def test_what_the_server_says_of_the_model_goes_before_the_engine_alone() -> None:
+    """CPU beyond the model is of the same requests where the server tells."""
+    told = {**SEEN, "model_cpu_ms": {"queries": [2.25]}}
+    (found,) = (one for one in derive(told) if one.name.startswith("server CPU beyond"))
+
+    assert found.values == (0.25,)
+    assert found.held is True
+
+
 def test_what_the_server_does_not_tell_is_missed() -> None:
     """A ratio the server does not report is a line without a verdict; parts not run are no lines."""
     useful = line("useful tokens")

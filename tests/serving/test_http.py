@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -33,7 +34,7 @@ def ask(package: Package, scenario: Scenario, **limits: Any) -> None:
     async def run() -> None:
         settings = ServeSettings(package="p", **limits)
         core = Core(package, LANES, settings)
-        endpoint = Endpoint(core, settings, build_documentation(package, LANES, dict))
+        endpoint = Endpoint(core, settings, build_documentation(package, LANES, core.operations))
         transport = httpx.ASGITransport(app=endpoint)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             await scenario(client, endpoint)
@@ -232,6 +233,29 @@ def test_info_says_what_is_served(package: Package) -> None:
         assert info["package_digest"] == package.digest
         assert tuple(info["labels"]) == package.config.labels
         assert (info["task"], info["lanes"]) == ("single_label", {"count": 2, "threads": 1})
+
+    ask(package, scenario)
+
+
+def test_the_live_numbers_add_up(package: Package) -> None:
+    """Every text is counted once, tokens are fewer than with padding, CPU is the process's own."""
+
+    async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
+        before = (await client.get("/info")).json()["now"]
+        began_s = time.process_time()
+        await asyncio.gather(
+            *(client.post("/predict", json={"texts": [*TEXTS, "good " * 3000]}) for _ in range(8))
+        )
+        after = (await client.get("/info")).json()["now"]
+        took_s = time.process_time() - began_s
+        grown = {name: after[name] - before[name] for name in before}
+
+        assert grown["texts"] == 8 * (len(TEXTS) + 1)
+        assert 1 <= grown["batches"] <= grown["texts"]
+        assert 0 < after["useful_token_ratio"] <= 1
+        assert min(grown["lanes_cpu_s"], grown["tokenize_cpu_s"]) > 0
+        assert grown["lanes_cpu_s"] + grown["tokenize_cpu_s"] <= took_s
+        assert after["queued_ms"] == 0
 
     ask(package, scenario)
 
