@@ -26,7 +26,7 @@ class SuiteOptions:
     overload_s: float = field(default=10.0, metadata={"help": "Seconds of overload, once."})
     warmup_s: float = field(default=2.0, metadata={"help": "Seconds before, not measured."})
     cell_s: float = field(
-        default=0.3, metadata={"help": "Seconds of each batch x length of a backend."}
+        default=0.2, metadata={"help": "Seconds of each batch x length of a backend."}
     )
     texts_count: int = field(
         default=96,
