@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def test_what_cannot_be_measured_is_a_lane_a_core(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A process that fails is no hindrance: the reason is logged, and the next start asks again."""
+    caplog.set_level(logging.WARNING)
     (package.folder / "model.onnx").unlink()
 
     assert calibrated_lanes(package, 2, budget_s=0.05) == Lanes(count=2, threads=1)
