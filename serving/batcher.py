@@ -66,7 +66,8 @@ class Batcher:
 
     def refuse_without_room(self, tokens: Sequence[int]) -> None:
         """Raise `Overloaded` when texts of about so many tokens would be: before tokenizing them."""
-        self._refuse_beyond([self._cost.ms(1, count) for count in tokens])
+        if self._dispatcher.waiting:  # as a rule nothing does: then nothing need be foreseen
+            self._refuse_beyond([self._cost.ms(1, count) for count in tokens])
 
     async def answer(
         self,
