@@ -24,16 +24,14 @@ from serving.package import PackageConfig, open_package, read_config
 from serving.protocols.asgi import AsgiApp, Endpoint
 from serving.protocols.documentation import build_documentation
 from serving.settings import ServeSettings
+from serving.shortcut import MAX_ONGOING_REQUESTS
 
-# Requests held open by one replica. The batcher refuses by milliseconds of work long before; this
-# only bounds sockets and memory.
-_MAX_ONGOING_REQUESTS = 1000
 _SWITCH_INTERVAL_S = 5e-4
 
 
 @serve.deployment(
     name="Encoder",
-    max_ongoing_requests=_MAX_ONGOING_REQUESTS,
+    max_ongoing_requests=MAX_ONGOING_REQUESTS,
     health_check_period_s=5,
     health_check_timeout_s=5,
     graceful_shutdown_wait_loop_s=0.5,
@@ -58,7 +56,7 @@ class Encoder:
             lanes = calibrated_lanes(package, lanes)
         self._core = Core(package, lanes, settings)
         documentation = build_documentation(package, lanes, self._core.operations)
-        self._endpoint = Endpoint(self._core, settings, documentation)
+        self.miniml_endpoint = Endpoint(self._core, settings, documentation)
 
     async def check_health(self) -> None:
         """Called by Ray; after three failures in a row it replaces the replica."""
@@ -67,11 +65,11 @@ class Encoder:
 
     def __serve_build_asgi_app__(self) -> AsgiApp:
         """The ASGI app; an object, since Ray takes a bound method for an ASGI 2 app."""
-        return self._endpoint
+        return self.miniml_endpoint
 
     async def __del__(self) -> None:  # Ray awaits it at shut-down
         """Answer what waits; refuse what comes."""
-        if endpoint := getattr(self, "_endpoint", None):
+        if endpoint := getattr(self, "miniml_endpoint", None):
             endpoint.draining = True
             await self._core.close()
 

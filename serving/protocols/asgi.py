@@ -24,11 +24,11 @@ from serving.errors import (
 )
 from serving.line import HANDICAP_S, Priority
 from serving.protocols import native
+from serving.protocols.leaving import CallerLeft, Receive, unless_left
 from serving.settings import ServeSettings
 
 _log = logging.getLogger(__name__)
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
@@ -38,6 +38,8 @@ _DEADLINE_HEADER, _PRIORITY_HEADER = b"x-deadline-ms", b"x-priority"
 
 class Endpoint:
     """Routes `/predict`, `/healthz` and `/readyz` itself and everything else to *documentation*."""
+
+    hot_paths = frozenset(_METHODS)
 
     def __init__(self, core: Core, settings: ServeSettings, documentation: AsgiApp) -> None:
         self._core = core
@@ -69,9 +71,12 @@ class Endpoint:
             request = native.read_request(
                 body, text_pair=self._core.package.config.text_pair, limits=self._settings
             )
-            answered = await self._core.ask(
+            answer = self._core.ask(
                 request.texts, request.pairs, within_ms=within_ms, priority=priority
             )
+            answered = await unless_left(answer, receive)
+        except CallerLeft:
+            return
         except ServingError as error:
             await send_error(send, error)
             return

@@ -221,6 +221,17 @@ def test_ready_and_alive(server: Server, package: Package) -> None:
     assert response.headers["x-package-digest"] == package.digest
 
 
+@pytest.mark.parametrize("server", ["miniml serve, HAProxy"], indirect=True)
+def test_callers_do_not_steer_ray(server: Server) -> None:
+    """A header by which Ray would give a request no time changes nothing; ids come back once."""
+    headers = {"x-request-timeout-seconds": "0.000001", "x-request-id": "mine"}
+    for method, path in (("POST", "/predict"), ("GET", "/readyz"), ("GET", "/info")):
+        response = httpx.request(method, server.url + path, json={"text": "good"}, headers=headers)
+
+        assert response.status_code == 200
+        assert response.headers.get_list("x-request-id") == ["mine"]
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_the_page_works_in_a_browser(server: Server) -> None:
     """In a real browser the page fills itself, classifies a text, and asks nobody else."""
