@@ -20,7 +20,8 @@ from ray.serve.exceptions import RayServeException
 from starlette.middleware import Middleware
 
 if TYPE_CHECKING:
-    from serving.protocols.asgi import AsgiApp, Endpoint, Message, Receive, Send
+    from serving.protocols.asgi import AsgiApp, Endpoint, Message, Send
+    from serving.protocols.leaving import Receive
 
 # Requests held open by one replica. The batcher refuses by milliseconds of work long before; this
 # only bounds sockets and memory.

@@ -12,8 +12,9 @@ import pytest
 from serving.core import Core
 from serving.lanes import Lanes
 from serving.package import Package
-from serving.protocols.asgi import Endpoint, Message, Receive, Send
+from serving.protocols.asgi import Endpoint, Message, Send
 from serving.protocols.documentation import build_documentation
+from serving.protocols.leaving import Receive
 from serving.settings import ServeSettings
 from serving.shortcut import Shortcut, middlewares
 
