@@ -21,13 +21,14 @@ def slo_findings(document: Mapping[str, Any]) -> Findings:
         for trial in document["trials"]
     )
     never = result["never_per_s"]
+    rate_per_s = _surest(result)
     curve = Curve(
         system="miniml",
         workload=scenario["workload"],
         goal_ms=goal_ms,
         percent=_PERCENT,
         trials=trials,
-        highest=(result["rate_per_s"],),
+        highest=(rate_per_s,),
         knee_per_s=result["knee_per_s"],
         bounds=(result["always_per_s"], float("inf") if never is None else never),
     )
@@ -36,12 +37,19 @@ def slo_findings(document: Mapping[str, Any]) -> Findings:
         workload=scenario["workload"],
         loop="open",
         setting=f"p{_PERCENT:g} within {goal_ms:g} ms{a_call(texts)}",
-        rates=(result["texts_per_s"],),
+        rates=(texts * rate_per_s,),
         reach=None if never is None else (texts * result["always_per_s"], texts * never),
-        trials=tuple(trial for trial in trials if trial.rate_per_s == result["rate_per_s"]),
+        trials=tuple(trial for trial in trials if trial.rate_per_s == rate_per_s),
         goal_ms=goal_ms,
         note="" if result["settled"] else "search not finished",
     )
     return Findings(
         findings=(finding,), curves=(curve,), samples=number_of_samples([finding], [curve])
     )
+
+
+def _surest(result: Mapping[str, Any]) -> float:
+    """The rate found. Of a search that ran out of trials: where every trial held, if any did."""
+    if result["settled"] or not result["always_per_s"]:
+        return float(result["rate_per_s"])
+    return float(result["always_per_s"])

@@ -127,6 +127,22 @@ def test_a_search_shows_its_answer_and_its_doubt(document_of: Read) -> None:
     assert sum(len(trial.statuses) for trial in finding.trials) == 3 * 400
 
 
+@pytest.mark.parametrize(("always_per_s", "shown_per_s"), [(30.0, 30.0), (0.0, 40.0)])
+def test_a_search_cut_short_shows_what_is_sure(
+    document_of: Read, always_per_s: float, shown_per_s: float
+) -> None:
+    """Where every trial held, with the tails of that rate; a first guess only where none did."""
+    document = document_of("slo")
+    result = {**document["result"], "settled": False, "always_per_s": always_per_s}
+    found = findings_of(parse_record({**document, "result": result}, "slo"))
+    (finding,), (curve,) = found.findings, found.curves
+
+    assert finding.rates == (2 * shown_per_s,)
+    assert curve.highest == (shown_per_s,)
+    assert {trial.rate_per_s for trial in finding.trials} == {shown_per_s}
+    assert "not finished" in finding.note
+
+
 def test_backends_show_their_best_layout_and_why_one_is_missing(document_of: Read) -> None:
     """One finding a variant, the served one also over HTTP; every run is a sample."""
     found = findings_of(parse_record(document_of("backends"), "backends"))
