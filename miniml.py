@@ -37,7 +37,11 @@ app = typer.Typer(
 registry_app = typer.Typer(help="Versions, aliases and lineage.", no_args_is_help=True)
 bench_app = typer.Typer(help="Load tests of an endpoint, and of the engine.", no_args_is_help=True)
 package_app = typer.Typer(help="Look at a model package, prove it.", no_args_is_help=True)
+cache_app = typer.Typer(help="The answers that a server knows.", no_args_is_help=True)
 app.add_typer(package_app, name="package")
+app.add_typer(cache_app, name="cache")
+keys_app = typer.Typer(help="API keys: who may ask, and how much.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
 app.add_typer(registry_app, name="registry")
 app.add_typer(bench_app, name="bench")
 
@@ -125,6 +129,14 @@ _stage(app, "train", "training.options:TrainOptions", "training.train:train")
 _stage(app, "export", "export.options:ExportOptions", "export.pipeline:export_package")
 _stage(app, "serve", "serving.options:ServeOptions", "serving.server:serve")
 _stage(app, "predict", "serving.options:PredictOptions", "serving.predict:predict")
+_stage(cache_app, "stats", "serving.options:CacheOptions", "serving.known:cache_stats")
+_stage(cache_app, "clear", "serving.options:CacheOptions", "serving.known:clear_cache")
+for _verb, _options, _function in (
+    ("create", "CreateKeyOptions", "create"),
+    ("list", "ListKeysOptions", "list_all"),
+    ("revoke", "RevokeKeyOptions", "revoke"),
+):
+    _stage(keys_app, _verb, f"serving.options:{_options}", f"serving.key_commands:{_function}")
 for _verb, _options, _function in (
     ("inspect", "InspectOptions", "inspecting:inspect_package"),
     ("verify", "VerifyOptions", "verifying:verify_package"),

@@ -9,6 +9,7 @@ arguments into `ServeSettings` only when the annotation is a class at run time.
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,43 @@ from ray import serve
 from serving.calibration import calibrated_lanes
 from serving.core import Core
 from serving.errors import EngineFailed, PackageError
+from serving.gate import Gate
 from serving.gpu import default_streams, gpus_for
+from serving.keys import KeyRing
 from serving.lanes import Lanes, choose_lanes, usable_cores
 from serving.locate import locate
 from serving.package import PackageConfig, open_package, read_config
 from serving.protocols.asgi import AsgiApp, Endpoint
-from serving.protocols.documentation import build_documentation
+from serving.protocols.documentation import OwnCache, build_documentation
 from serving.settings import ServeSettings
 from serving.shortcut import MAX_ONGOING_REQUESTS
 
 _SWITCH_INTERVAL_S = 5e-4
+
+
+class AllCaches:
+    """What every replica of this application knows: each is asked, by Ray. *own* is this one's."""
+
+    def __init__(self, own: OwnCache) -> None:
+        self._own = own
+
+    async def numbers(self) -> dict[str, float]:
+        """Added up."""
+        total: Counter[str] = Counter()
+        for numbers in await self._everywhere("cache_numbers"):
+            total.update(numbers)
+        return dict(total)
+
+    async def clear(self) -> int:
+        """Forget everything, in Redis too."""
+        return sum(await self._everywhere("clear_cache"))
+
+    async def _everywhere(self, method: str) -> list[Any]:
+        await self._own.numbers()  # raises when none is kept; that is the same in all
+        here = serve.get_replica_context()
+        handle: Any = serve.get_deployment_handle(here.deployment, here.app_name)
+        answers: list[Any] = await handle.broadcast(method).results_async()
+        return answers
 
 
 @serve.deployment(
@@ -55,13 +83,23 @@ class Encoder:
         if isinstance(lanes, int):  # cores, to be split by what is fastest on this machine
             lanes = calibrated_lanes(package, lanes)
         self._core = Core(package, lanes, settings)
-        documentation = build_documentation(package, lanes, self._core.operations)
-        self.miniml_endpoint = Endpoint(self._core, settings, documentation)
+        self._cache = OwnCache(self._core)
+        documentation = build_documentation(self._core, AllCaches(self._cache))
+        gate = _gate(settings)
+        self.miniml_endpoint = Endpoint(self._core, settings, documentation, gate)
 
     async def check_health(self) -> None:
         """Called by Ray; after three failures in a row it replaces the replica."""
         if not self._core.healthy():
             raise EngineFailed("A lane has stalled.")
+
+    async def cache_numbers(self) -> dict[str, float]:
+        """Of this replica; see `AllCaches`."""
+        return await self._cache.numbers()
+
+    async def clear_cache(self) -> int:
+        """In this replica, and in Redis."""
+        return await self._cache.clear()
 
     def __serve_build_asgi_app__(self) -> AsgiApp:
         """The ASGI app; an object, since Ray takes a bound method for an ASGI 2 app."""
@@ -89,6 +127,15 @@ def build(args: ServeSettings) -> serve.Application:
     sized = deployment.options(ray_actor_options=needs)
     application: serve.Application = sized.bind(str(folder), digest, lanes or cpus, args)
     return application
+
+
+def _gate(settings: ServeSettings) -> Gate | None:
+    """Who may come in; None is everybody."""
+    if settings.keys is None:
+        return None
+    from serving.metering import Meter  # memory that only those pay who use keys
+
+    return Gate(KeyRing(Path(settings.keys)), Meter(settings.redis_url))
 
 
 def _told_lanes(config: PackageConfig, args: ServeSettings) -> Lanes | None:

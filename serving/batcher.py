@@ -74,7 +74,7 @@ class Batcher:
         encodings: Sequence[Encoding],
         *,
         within_ms: float = math.inf,
-        priority: Priority = "normal",
+        priority: Priority = "interactive",
     ) -> list[Answer]:
         """One answer an encoding, in order; all of them or an exception.
 

@@ -1,9 +1,22 @@
-"""A small Python client: texts in, answers out, errors with the server's own words."""
+"""The Python client: texts in, answers out, errors with the server's own words.
+
+    with Client("http://127.0.0.1:8000") as client:
+        client.predict("Great soup, slow waiter", top_k=2)
+        client.predict_many(texts)              # any number, in order
+
+`AsyncClient` is the same with `await`. Options are the fields of `POST /predict`. A server that is
+busy or restarts is asked again, when it says or later each time; other errors are raised at once.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Self
 
 import httpx
@@ -12,21 +25,98 @@ from serving.errors import ServingError
 
 _POLL_S = 0.1
 _URL_HINT = "Give the address that `miniml serve` printed, as in http://127.0.0.1:8000."
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 30.0
+_TRY_AGAIN = (429, 502, 503)
+Outcome = httpx.Response | httpx.HTTPError
+Body = dict[str, Any]
 
 
 class RemoteError(ServingError):
     """The server answered with an error, or not at all."""
 
 
-class Client:
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait, then go on."""
+
+    seconds: float
+
+
+Conversation = Generator[Body | Pause, Outcome | None, Any]
+
+
+def converse(url: str, body: Body, *, tries: int, known: bool = True) -> Conversation:
+    """What to send, and how long to pause, until there is an answer, which is returned.
+
+    Does no I/O: it is told the outcome of each body that it yields. known: somebody answered there
+    before; else a connection that fails is a wrong address. Raises `RemoteError`.
+    """
+    for attempt in range(tries):
+        outcome = yield body
+        assert outcome is not None, "a body without an outcome; this is a bug"
+        if isinstance(outcome, httpx.Response) and outcome.status_code == httpx.codes.OK:
+            return _json(outcome)
+        known = known or isinstance(outcome, httpx.Response)
+        if attempt + 1 == tries or not known or not _may_pass(outcome):
+            raise _error(url, outcome)
+        yield Pause(_pause_s(outcome, attempt))
+    raise AssertionError("no try at all; this is a bug")
+
+
+class _Common:
+    """What both clients are told.
+
+    api_key: else $MINIML_API_KEY. tries: of each call, at most. texts_per_call: of `predict_many`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 60.0,
+        tries: int = 6,
+        texts_per_call: int = 64,
+    ) -> None:
+        self.url = url.rstrip("/")
+        key = api_key or os.environ.get("MINIML_API_KEY")
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._timeout_s = timeout_s
+        self._tries = tries
+        self._texts_per_call = texts_per_call
+        self._known = False  # whether somebody has answered there
+
+    def _one(self, text: str, text_pair: str | None, options: Body) -> Conversation:
+        pair = {} if text_pair is None else {"text_pair": text_pair}
+        return self._converse({"text": text, **pair, **options})
+
+    def _converse(self, body: Body) -> Conversation:
+        return converse(self.url, body, tries=self._tries, known=self._known)
+
+    def _many(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, options: Body
+    ) -> Iterator[Conversation]:
+        if pairs is not None and len(pairs) != len(texts):
+            raise ValueError(f"{len(texts)} texts, but {len(pairs)} second texts")
+        for start in range(0, len(texts), self._texts_per_call):
+            part = slice(start, start + self._texts_per_call)
+            body: Body = {"texts": list(texts[part]), **options}
+            if pairs is not None:
+                body["text_pairs"] = list(pairs[part])
+            yield self._converse(body)
+
+
+class Client(_Common):
     """Talks to one endpoint over one keep-alive connection pool."""
 
-    def __init__(self, url: str, *, timeout_s: float = 60.0) -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, url: str, **settings: Any) -> None:
+        super().__init__(url, **settings)
         try:
-            self._http = httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=False)
+            self._http = httpx.Client(
+                base_url=self.url, headers=self._headers, timeout=self._timeout_s, trust_env=False
+            )
         except httpx.InvalidURL as error:
-            raise RemoteError(f"{url!r} is not a URL ({error}).", hint=_URL_HINT) from error
+            raise _no_url(url, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -38,27 +128,16 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def predict(
-        self, text: str, text_pair: str | None = None, *, all_scores: bool = False
-    ) -> dict[str, Any]:
+    def predict(self, text: str, text_pair: str | None = None, **options: Any) -> dict[str, Any]:
         """The answer for one text: label, score, and more on request. Raises `RemoteError`."""
-        body: dict[str, Any] = {"text": text, "all_scores": all_scores}
-        if text_pair is not None:
-            body["text_pair"] = text_pair
-        return dict(self._post(body))
+        return dict(self._drive(self._one(text, text_pair, options)))
 
     def predict_many(
-        self,
-        texts: Sequence[str],
-        text_pairs: Sequence[str] | None = None,
-        *,
-        all_scores: bool = False,
+        self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any
     ) -> list[dict[str, Any]]:
         """One answer a text, in order. Raises `RemoteError`."""
-        body: dict[str, Any] = {"texts": list(texts), "all_scores": all_scores}
-        if text_pairs is not None:
-            body["text_pairs"] = list(text_pairs)
-        return list(self._post(body))
+        calls = self._many(texts, text_pairs, options)
+        return [answer for call in calls for answer in self._drive(call)]
 
     def wait_ready(self, *, timeout_s: float, alive: Callable[[], bool] = lambda: True) -> None:
         """Return once the endpoint is ready.
@@ -71,6 +150,7 @@ class Client:
                 # The body tells our endpoint from a proxy that answers for a replica yet to come.
                 response = self._http.get("/readyz", timeout=2.0)
                 if response.status_code == httpx.codes.OK and response.json()["status"] == "ok":
+                    self._known = True
                     return
             except (httpx.HTTPError, ValueError, KeyError, TypeError):
                 pass
@@ -79,26 +159,126 @@ class Client:
             raise RemoteError(f"The server at {self.url} stopped before it was ready.")
         raise RemoteError(f"Nothing became ready at {self.url} within {timeout_s:.0f} s.")
 
-    def _post(self, body: dict[str, Any]) -> Any:
-        try:
-            response = self._http.post("/predict", json=body)
-        except httpx.HTTPError as error:
-            raise RemoteError(
-                f"No answer from {self.url} ({error}).", hint="Is `miniml serve` running there?"
-            ) from error
-        if response.status_code != httpx.codes.OK:
-            raise _remote_error(response)
-        try:
-            return response.json()
-        except ValueError as error:
-            raise RemoteError(
-                f"{response.url} answered, but not with JSON.", hint=_URL_HINT
-            ) from error
+    def _drive(self, conversation: Conversation) -> Any:
+        outcome: Outcome | None = None
+        while True:
+            try:
+                step = conversation.send(outcome)
+            except StopIteration as end:
+                return end.value
+            outcome = None
+            if isinstance(step, Pause):
+                time.sleep(step.seconds)
+                continue
+            try:
+                outcome = self._http.post("/predict", json=step)
+                self._known = True
+            except httpx.HTTPError as error:
+                outcome = error
 
 
-def _remote_error(response: httpx.Response) -> RemoteError:
+class AsyncClient(_Common):
+    """The same for an event loop; the calls of `predict_many` run *concurrency* at once."""
+
+    def __init__(self, url: str, *, concurrency: int = 4, **settings: Any) -> None:
+        super().__init__(url, **settings)
+        self._free = asyncio.Semaphore(concurrency)
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=self.url,
+                headers=self._headers,
+                timeout=self._timeout_s,
+                trust_env=False,
+            )
+        except httpx.InvalidURL as error:
+            raise _no_url(url, error) from error
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def predict(
+        self, text: str, text_pair: str | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """The answer for one text. Raises `RemoteError`."""
+        return dict(await self._drive(self._one(text, text_pair, options)))
+
+    async def predict_many(
+        self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, **options: Any
+    ) -> list[dict[str, Any]]:
+        """One answer a text, in order; the first call that fails ends the others. `RemoteError`."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                calls = [
+                    group.create_task(self._drive(call))
+                    for call in self._many(texts, text_pairs, options)
+                ]
+        except* RemoteError as failed:
+            raise failed.exceptions[0] from None
+        return [answer for call in calls for answer in call.result()]
+
+    async def _drive(self, conversation: Conversation) -> Any:
+        outcome: Outcome | None = None
+        while True:
+            try:
+                step = conversation.send(outcome)
+            except StopIteration as end:
+                return end.value
+            outcome = None
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
+                continue
+            try:
+                async with self._free:
+                    outcome = await self._http.post("/predict", json=step)
+                self._known = True
+            except httpx.HTTPError as error:
+                outcome = error
+
+
+def _may_pass(outcome: Outcome) -> bool:
+    """Whether asking again may help; a call that took too long would only be run twice."""
+    if isinstance(outcome, httpx.Response):
+        return outcome.status_code in _TRY_AGAIN
+    return not isinstance(outcome, httpx.TimeoutException | httpx.UnsupportedProtocol)
+
+
+def _pause_s(outcome: Outcome, attempt: int) -> float:
+    """What the server says, or twice as long each time; somewhat longer, so that not all come back."""
+    told = outcome.headers.get("retry-after", "") if isinstance(outcome, httpx.Response) else ""
+    base_s = float(told) if told.isdigit() else _FIRST_PAUSE_S * 2**attempt
+    return min(base_s, _LONGEST_PAUSE_S) * random.uniform(1.0, 1.5)  # noqa: S311 - not a secret
+
+
+def _json(response: httpx.Response) -> Any:
     try:
-        detail = response.json()["error"]
+        return response.json()
+    except ValueError as error:
+        raise RemoteError(f"{response.url} answered, but not with JSON.", hint=_URL_HINT) from error
+
+
+def _error(url: str, outcome: Outcome) -> RemoteError:
+    if not isinstance(outcome, httpx.Response):
+        return RemoteError(
+            f"No answer from {url} ({outcome}).", hint="Is `miniml serve` running there?"
+        )
+    try:
+        detail = outcome.json()["error"]
         return RemoteError(str(detail["message"]), hint=str(detail["hint"]))
     except (ValueError, KeyError, TypeError):
-        return RemoteError(f"{response.url} answered with status {response.status_code}.")
+        return RemoteError(f"{outcome.url} answered with status {outcome.status_code}.")
+
+
+def _no_url(url: str, error: httpx.InvalidURL) -> RemoteError:
+    return RemoteError(f"{url!r} is not a URL ({error}).", hint=_URL_HINT)

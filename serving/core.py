@@ -5,21 +5,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import statistics
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
 
 import numpy as np
 
 from serving.batcher import Batcher
+from serving.cache import Cache
 from serving.cost import CostModel
-from serving.engine import Engine, Prediction, prediction
+from serving.engine import Engine
 from serving.errors import PackageError
 from serving.gpu import gpus_for
 from serving.isa import architecture, cpu_features
@@ -28,13 +26,12 @@ from serving.line import Priority
 from serving.memory import give_back_memory
 from serving.package import GOLDEN_TOLERANCE, CostGrid, Package
 from serving.pulse import Pulse, process_age_s
-from serving.session import Encoding
+from serving.reading import CUT, Reader, Reading, characters, put_together
 from serving.settings import ServeSettings
 from serving.token_estimate import TokenEstimate
+from serving.work import Answer
 
 _log = logging.getLogger(__name__)
-# Up to here tokenizing takes less time than the hop to a thread and back.
-_INLINE_CHARS = 8000
 _COST_BUDGET_S = 5.0
 # A core has enough to do with so many tokens at once: more of them are no cheaper a token, they only
 # leave their memory behind, on each lane. A GPU has not.
@@ -43,12 +40,26 @@ _TOKENS_A_THREAD = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """Predictions in order, and where the time of the slowest of them went."""
+    """One answer a text, in order. tokens: read in all. tokenize_ms: of all together."""
 
-    predictions: tuple[Prediction, ...]
+    answers: tuple[Answer, ...]
+    tokens: int
     tokenize_ms: float
-    queue_ms: float
-    infer_ms: float
+
+    @property
+    def cached(self) -> int:
+        """How many were known before."""
+        return sum(answer.cached for answer in self.answers)
+
+    @property
+    def queue_ms(self) -> float:
+        """How long the one that waited longest did."""
+        return max(answer.queue_ms for answer in self.answers)
+
+    @property
+    def infer_ms(self) -> float:
+        """Of the slowest batch."""
+        return max(answer.infer_ms for answer in self.answers)
 
 
 class Core:
@@ -66,9 +77,10 @@ class Core:
         warm_up(self._engine, lanes, self._cost)
         give_back_memory()
         self._pool = LanePool(self._engine, lanes)
-        self._tokenizers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
+        self._reader = Reader(
+            self._engine.tokenizer, package.tokenizer_path, max_length=package.config.max_length
+        )
         self._estimate = TokenEstimate(longest=package.config.max_length)
-        self._tokenize_cpu_s = 0.0
         self._pulse = Pulse()
         self._batcher = Batcher(
             self._pool,
@@ -77,36 +89,45 @@ class Core:
             max_tokens=settings.max_batch_tokens or enough_tokens(package, lanes),
             max_queue_ms=settings.max_queue_ms,
         )
+        self._cache = _cache(self._batcher, package, settings)
         self._start_s = process_age_s()
 
-    async def ask(
+    async def ask(  # noqa: PLR0913 - every one but the first two has a default that is right
         self,
         texts: Sequence[str],
         pairs: Sequence[str] | None,
         *,
+        reading: Reading = CUT,
+        fresh: bool = False,
         within_ms: float = math.inf,
-        priority: Priority = "normal",
+        priority: Priority = "interactive",
     ) -> Answered:
         """Answers in the order of *texts*, each what the engine says of that text alone.
 
         within_ms: from now; beyond it `DeadlineExceeded`, without compute where that is foreseen.
+        fresh: computed now, though the answer may be known. Raises what `Reader.read` and `Batcher.answer` do.
         """
         self._pulse.start()
-        chars = [len(a) + len(b) for a, b in zip(texts, pairs or repeat(""), strict=False)]
+        chars = characters(texts, pairs)
         self._batcher.refuse_without_room([self._estimate.tokens(count) for count in chars])
         start_s = time.perf_counter()
-        encodings = await self._tokenize(texts, pairs, sum(chars))
-        self._estimate.learn(chars, [len(encoding) for encoding in encodings])
+        read = await self._reader.read(texts, pairs, reading)
+        tokens = [len(encoding) for encoding in read.encodings]
+        if read.counts is None:
+            self._estimate.learn(chars, tokens)
         tokenize_ms = (time.perf_counter() - start_s) * 1e3
-        answers = await self._batcher.answer(
-            encodings, within_ms=within_ms - tokenize_ms, priority=priority
-        )
-        return Answered(
-            predictions=tuple(prediction(answer.logits, self.package) for answer in answers),
-            tokenize_ms=tokenize_ms,
-            queue_ms=max(answer.queue_ms for answer in answers),
-            infer_ms=max(answer.infer_ms for answer in answers),
-        )
+        within_ms -= tokenize_ms
+        if self._cache:
+            answers = await self._cache.answer(
+                read.encodings, within_ms=within_ms, priority=priority, fresh=fresh
+            )
+        else:
+            answers = await self._batcher.answer(
+                read.encodings, within_ms=within_ms, priority=priority
+            )
+        if window := reading.window:
+            answers = put_together(answers, read.counts, window.aggregate)
+        return Answered(answers=tuple(answers), tokens=sum(tokens), tokenize_ms=tokenize_ms)
 
     def operations(self) -> dict[str, float]:
         """Live numbers: work that waits, what was run, how well its time was foreseen.
@@ -125,9 +146,15 @@ class Core:
             "loop_late_p50_ms": round(self._pulse.late_ms(50), 3),
             "loop_late_p99_ms": round(self._pulse.late_ms(99), 3),
             "start_s": round(self._start_s, 3),
+            **({} if self._cache is None else self._cache.numbers()),
             "lanes_cpu_s": round(tally.cpu_s, 4),
-            "tokenize_cpu_s": round(self._tokenize_cpu_s, 4),
+            "tokenize_cpu_s": round(self._reader.cpu_s, 4),
         }
+
+    @property
+    def cache(self) -> Cache | None:
+        """Where answers are kept, if they are."""
+        return self._cache
 
     def healthy(self) -> bool:
         """Whether answers are being computed; false when a lane has stalled."""
@@ -136,9 +163,11 @@ class Core:
     async def close(self) -> None:
         """Answer what waits, refuse the rest, free the threads."""
         await self._batcher.close()
+        if self._cache:
+            await self._cache.close()
         self._pulse.stop()
         self._pool.close()
-        self._tokenizers.shutdown()
+        self._reader.close()
 
     def _cost_here(self) -> CostGrid:
         """The package's cost grid, or one measured now on a CPU it was not chosen for."""
@@ -155,26 +184,26 @@ class Core:
         here = f"{architecture()} without {', '.join(missing)}"
         return measure_cost(self._engine, machine=here, lanes=self.lanes, budget_s=_COST_BUDGET_S)
 
-    async def _tokenize(
-        self, texts: Sequence[str], pairs: Sequence[str] | None, chars: int
-    ) -> list[Encoding]:
-        if chars <= _INLINE_CHARS:
-            encodings, cpu_s = self._encode(texts, pairs)
-        else:
-            loop = asyncio.get_running_loop()
-            encodings, cpu_s = await loop.run_in_executor(
-                self._tokenizers, self._encode, texts, pairs
-            )
-        self._tokenize_cpu_s += cpu_s
-        return encodings
 
-    def _encode(
-        self, texts: Sequence[str], pairs: Sequence[str] | None
-    ) -> tuple[list[Encoding], float]:
-        """Encodings, and the CPU seconds they took."""
-        began_s = time.thread_time()
-        encodings = self._engine.tokenizer.encode(texts, pairs)
-        return encodings, time.thread_time() - began_s
+def _cache(batcher: Batcher, package: Package, settings: ServeSettings) -> Cache | None:
+    """What the settings want; none without bytes for it."""
+    if not settings.cache_bytes:
+        return None
+    shared = None
+    if settings.redis_url:
+        from serving.shared_cache import SharedCache  # memory that only those pay who use it
+
+        shared = SharedCache(
+            settings.redis_url, ttl_s=settings.cache_ttl_s, budget_ms=settings.redis_budget_ms
+        )
+    return Cache(
+        batcher,
+        package_digest=package.digest,
+        labels=len(package.config.labels),
+        max_bytes=settings.cache_bytes,
+        ttl_s=settings.cache_ttl_s,
+        shared=shared,
+    )
 
 
 def enough_tokens(package: Package, lanes: Lanes) -> float:

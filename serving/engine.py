@@ -28,7 +28,8 @@ _CHARS_PER_TOKEN = 16
 class Prediction:
     """One answer.
 
-    label: the likeliest label, or None when no label of a multi-label model reaches its threshold.
+    label: the likeliest label, or None when it, or every label of a multi-label model, is below its
+    threshold.
     score: its probability (of the likeliest label, also when label is None). labels: multi-label
     only, every label that reaches its threshold, likeliest first. scores: of all labels, in order.
     """
@@ -172,9 +173,17 @@ def probabilities(logits: Logits, task: Task, temperature: float = 1.0) -> Logit
     return shares
 
 
-def prediction(row: Logits, package: Package) -> Prediction:
+def prediction(
+    row: Logits,
+    package: Package,
+    *,
+    threshold: float | None = None,
+    abstain_below: float = 0.0,
+) -> Prediction:
     """The answer that one row of logits (labels,) means.
 
+    threshold: for every label of a multi-label model, instead of the package's own. abstain_below:
+    single-label; a likeliest label less likely than that is not given.
     `probabilities` in plain Python: for the few labels of one text numpy takes longer to begin.
     """
     config = package.config
@@ -184,9 +193,11 @@ def prediction(row: Logits, package: Package) -> Prediction:
         shifted = [math.exp(logit - wide[top]) for logit in wide]
         total = math.fsum(shifted)
         scores = tuple(share / total for share in shifted)
-        return Prediction(label=config.labels[top], score=scores[top], labels=None, scores=scores)
+        label = config.labels[top] if scores[top] >= abstain_below else None
+        return Prediction(label=label, score=scores[top], labels=None, scores=scores)
     scores = tuple(_sigmoid(logit) for logit in wide)
-    thresholds = config.thresholds or (0.5,) * len(scores)
+    thresholds = config.thresholds if threshold is None else None
+    thresholds = thresholds or (0.5 if threshold is None else threshold,) * len(scores)
     reached = [i for i in range(len(scores)) if scores[i] >= thresholds[i]]
     reached.sort(key=lambda i: -scores[i])
     given = tuple((config.labels[i], scores[i]) for i in reached)

@@ -2,13 +2,20 @@
 
 ServingError                 500  exit code 1
 ├── BadRequest               422  the caller can mend it
-│   ├── MalformedBody        400  not JSON, or not an object
+│   ├── MalformedBody        400  not JSON
+│   ├── Unauthenticated      401  a key is needed
+│   ├── Forbidden            403  the key may not do this
 │   ├── UnknownPath          404  nothing is served there
+│   ├── NoCache              404  this server keeps no answers
 │   ├── WrongMethod          405  something is, but not for this method
+│   ├── SlowBody             408  the body did not come in time
 │   ├── TooLarge             413  body or batch beyond the limit
+│   ├── TextTooLong          422  more tokens than the model reads, and cutting was not allowed
 │   └── WrongInput           422  missing, empty, or of the wrong type
-├── Unavailable              503  try again later
-│   ├── Overloaded           429  queue full; carries retry_after_s
+├── Unavailable              503  try again later, after retry_after_s
+│   ├── Overloaded           429  the queue is full
+│   ├── RateLimited          429  more texts a second than the key may ask
+│   ├── QuotaUsedUp          429  more texts a day than the key may ask
 │   └── NotReady             503  still warming up, or draining
 ├── DeadlineExceeded         504  the answer would have come too late
 ├── EngineFailed             500  the model failed on this input
@@ -41,13 +48,37 @@ class BadRequest(ServingError):
 
 
 class MalformedBody(BadRequest):
-    """The body is not JSON, or not an object."""
+    """The body is not JSON."""
 
     status = 400
 
 
+class Unauthenticated(BadRequest):
+    """A valid API key is needed."""
+
+    status = 401
+
+
+class Forbidden(BadRequest):
+    """The API key may ask, but not do this."""
+
+    status = 403
+
+
+class SlowBody(BadRequest):
+    """The body did not come in time."""
+
+    status = 408
+
+
 class UnknownPath(BadRequest):
     """Nothing is served at this path."""
+
+    status = 404
+
+
+class NoCache(BadRequest):
+    """This server keeps no answers."""
 
     status = 404
 
@@ -68,6 +99,10 @@ class TooLarge(BadRequest):
     status = 413
 
 
+class TextTooLong(BadRequest):
+    """A text has more tokens than the model reads, and the caller does not want it cut."""
+
+
 class WrongInput(BadRequest):
     """A field is missing, empty or of the wrong type."""
 
@@ -77,15 +112,27 @@ class Unavailable(ServingError):
 
     status = 503
 
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
 
 class Overloaded(Unavailable):
     """The queue holds more milliseconds of work than allowed."""
 
     status = 429
 
-    def __init__(self, message: str, *, retry_after_s: float, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.retry_after_s = retry_after_s
+
+class RateLimited(Unavailable):
+    """The API key asks more texts a second than it may."""
+
+    status = 429
+
+
+class QuotaUsedUp(Unavailable):
+    """The API key has asked as many texts today as it may."""
+
+    status = 429
 
 
 class NotReady(Unavailable):

@@ -1,7 +1,7 @@
 """The line of texts that wait: who is first, and how much work stands in it.
 
-Every priority has a handicap in time: a text stands in line as if it had come so much later. So a
-low one lets those of the next seconds pass, and no more: nothing can starve. Knows neither threads
+Every priority has a handicap in time: a text stands in line as if it had come so much later. So
+bulk work lets those of the next seconds pass, and no more: nothing can starve. Knows neither threads
 nor costs.
 """
 
@@ -14,8 +14,8 @@ from itertools import islice
 from operator import attrgetter
 from typing import Generic, Literal, Protocol, TypeVar
 
-Priority = Literal["high", "normal", "low"]
-HANDICAP_S: dict[Priority, float] = {"high": 0.0, "normal": 1.0, "low": 10.0}
+Priority = Literal["interactive", "bulk"]
+HANDICAP_S: dict[Priority, float] = {"interactive": 0.0, "bulk": 10.0}
 
 
 class Ranked(Protocol):

@@ -33,8 +33,21 @@ class ServeOptions:
     max_queue_ms: float = field(
         default=2000.0, metadata={"help": "Milliseconds of work that may wait; then 429."}
     )
+    cache_mb: float = field(
+        default=16.0, metadata={"help": "Memory of a replica for known answers; 0 keeps none."}
+    )
+    cache_ttl_s: float = field(default=600.0, metadata={"help": "Seconds that they are kept."})
+    redis_url: str | None = field(
+        default=None, metadata={"help": "redis://HOST:PORT/0: replicas share known answers."}
+    )
     haproxy: bool = field(
         default=True, metadata={"help": "--no-haproxy: Ray's Python proxy, 11 times the CPU."}
+    )
+    keys: Path | None = field(
+        default=None, metadata={"help": "Ask for an API key of this file (miniml keys create)."}
+    )
+    insecure: bool = field(
+        default=False, metadata={"help": "Listen beyond this machine without keys."}
     )
     write_config: Path | None = field(
         default=None,
@@ -62,4 +75,52 @@ class PredictOptions:
     url: str | None = field(default=None, metadata={"help": "Ask this server."})
     package: str = field(
         default="latest", metadata={"help": "Package reference, when no server is asked."}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheOptions:
+    """Which server's.
+
+    [bold]miniml cache stats --url http://127.0.0.1:8000[/]
+    """
+
+    url: str = field(default="http://127.0.0.1:8000", metadata={"help": "The server to ask."})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateKeyOptions:
+    """Make an API key; it is shown once and kept nowhere.
+
+    [bold]miniml keys create web --texts-per-s 50 --texts-per-day 100000[/]
+    """
+
+    name: str = field(metadata={"argument": "NAME", "help": "Who will use it."})
+    texts_per_s: int | None = field(default=None, metadata={"help": "Texts a second it may ask."})
+    texts_per_day: int | None = field(default=None, metadata={"help": "Texts a day (UTC)."})
+    admin: bool = field(default=False, metadata={"help": "It may change the server, too."})
+    keys: Path | None = field(
+        default=None, metadata={"help": "File of keys; default: keys.json under miniml's home."}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListKeysOptions:
+    """Who may ask."""
+
+    keys: Path | None = field(
+        default=None, metadata={"help": "File of keys; default: keys.json under miniml's home."}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokeKeyOptions:
+    """Take a key back: within a second no server that reads the file takes it any more.
+
+    [bold]miniml keys revoke web[/]
+    """
+
+    name: str = field(metadata={"argument": "NAME", "help": "Whose it is."})
+    keys: Path | None = field(
+        default=None, metadata={"help": "File of keys; default: keys.json under miniml's home."}
     )

@@ -120,24 +120,25 @@ def _asker(options: PredictOptions) -> _Ask:
     """Whom to ask: the server at `url`, or the package's own engine in this process."""
     if options.url:
         return Client(options.url).predict_many
+    from serving.core import Answered
     from serving.engine import Engine
     from serving.locate import locate
     from serving.package import open_package
-    from serving.protocols.native import prediction_document, read_request
+    from serving.protocols.native import Native
     from serving.settings import ServeSettings
+    from serving.work import Answer
 
     package = open_package(locate(options.package)[0])
     engine = Engine(package)
-    limits = ServeSettings(package=options.package)
+    native = Native(package, ServeSettings(package=options.package))
 
     def ask(texts: Sequence[str], pairs: Sequence[str] | None) -> list[dict[str, Any]]:
         # Through the wire format and back: what the server refuses is refused here, too.
         body: dict[str, Any] = {"texts": texts} | ({"text_pairs": pairs} if pairs else {})
-        request = read_request(
-            json.dumps(body).encode(), text_pair=package.config.text_pair, limits=limits
-        )
-        predictions = engine.predict(request.texts, request.pairs)
-        labels = package.config.labels
-        return [prediction_document(p, labels, all_scores=False) for p in predictions]
+        asked = native.read(json.dumps(body).encode(), {})
+        rows = engine.logits(asked.texts, asked.pairs)
+        answers = tuple(Answer(logits=row, queue_ms=0.0, infer_ms=0.0) for row in rows)
+        written = asked.write(Answered(answers=answers, tokens=0, tokenize_ms=0.0))
+        return list(json.loads(written.body))
 
     return ask

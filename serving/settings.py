@@ -3,6 +3,7 @@
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.keys import keys_for
 from serving.options import Device, ServeOptions
 
 
@@ -23,13 +24,30 @@ class ServeSettings(BaseSettings):
         default=None, ge=1, description="Tokens in a batch of several, with padding."
     )
     max_queue_ms: float = Field(default=2000.0, gt=0, description="Work that may wait; then 429.")
+    cache_bytes: int = Field(
+        default=16 * 2**20, ge=0, description="Memory for answers that are known; 0: none are kept."
+    )
+    cache_ttl_s: float = Field(default=600.0, gt=0, description="Seconds that an answer is kept.")
+    redis_url: str | None = Field(
+        default=None, description="redis://...: answers that replicas share."
+    )
+    redis_budget_ms: float = Field(
+        default=5.0, gt=0, description="Milliseconds that Redis may take; then it is computed."
+    )
     max_body_bytes: int = Field(default=4 * 2**20, ge=1, description="Request body; then 413.")
+    body_timeout_s: float = Field(default=30.0, gt=0, description="Until a body came; then 408.")
+    max_streams: int = Field(default=64, ge=1, description="Streams of lines at once; then 429.")
+    keys: str | None = Field(default=None, description="File of API keys; who has none gets 401.")
     max_text_chars: int = Field(default=100_000, ge=1, description="One text; then 413.")
     max_texts: int = Field(default=1024, ge=1, description="Texts in one call; then 413.")
 
 
 def settings_for(options: ServeOptions, *, package: str, digest: str) -> ServeSettings:
-    """What `miniml serve` with *options* tells the application; the rest is MINIML_* or default."""
+    """What `miniml serve` with *options* tells the application; the rest is MINIML_* or default.
+
+    Raises what `keys_for` does.
+    """
+    keys = keys_for(options)
     return ServeSettings(
         package=package,
         digest=digest,
@@ -37,4 +55,8 @@ def settings_for(options: ServeOptions, *, package: str, digest: str) -> ServeSe
         lanes=options.lanes,
         threads=options.threads,
         max_queue_ms=options.max_queue_ms,
+        cache_bytes=round(options.cache_mb * 2**20),
+        cache_ttl_s=options.cache_ttl_s,
+        redis_url=options.redis_url,
+        keys=None if keys is None else str(keys),
     )

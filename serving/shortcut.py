@@ -2,7 +2,7 @@
 
 Around every request of a replica Ray makes two tasks, a context and metrics of its own: 0.3 ms of
 CPU, more than all of ours. It lets Starlette middlewares stand before that, named by a variable of
-the environment (`serving.environment`); this one answers the hot paths itself. Where another is
+the environment (`serving.environment`); this one hands the endpoint what is its. Where another is
 named, requests take Ray's way to the same endpoint. uvicorn still counts them when it drains; Ray's
 own numbers of requests do not. Imported by Ray's proxies too, so it must stay light.
 """
@@ -52,7 +52,7 @@ def _endpoint_here() -> Endpoint | None:
 
 
 class Shortcut:
-    """Hot paths go to *endpoint()*, everything else to *app*, which is Ray's.
+    """What *endpoint()* takes goes there, everything else to *app*, which is Ray's.
 
     What callers could tell Ray by headers, a time limit of their own say, does not reach it.
     """
@@ -67,9 +67,9 @@ class Shortcut:
         return self._find()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """One ASGI event stream; on the hot paths with a request id, as Ray gives it."""
+        """One ASGI event stream; with a request id where the endpoint answers, as Ray gives it."""
         endpoint = self._endpoint
-        if endpoint is None or scope["type"] != "http" or scope["path"] not in endpoint.hot_paths:
+        if endpoint is None or not endpoint.takes(scope):
             headers = [(name, value) for name, value in scope["headers"] if _is_allowed(name)]
             await self._app({**scope, "headers": headers}, receive, send)
             return

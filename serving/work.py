@@ -11,11 +11,12 @@ from serving.session import Encoding, Logits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Logits (labels,) of one text, how long it waited and how long its batch ran."""
+    """Logits (labels,) of one text, how long it waited and how long its batch ran; or it was known."""
 
     logits: Logits
     queue_ms: float
     infer_ms: float
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

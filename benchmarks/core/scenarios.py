@@ -151,8 +151,8 @@ def exact(stand: Stand) -> Seen:
     texts += WORKLOADS["queries"](_EXACT_TEXTS, stand.seed + 1)
     texts = texts[::2] + texts[1::2]  # singles and calls get of both
     half = len(texts) // 2
-    bodies = call_bodies(texts[:half], all_scores=True)
-    bodies += call_bodies(texts[half:], texts_per_call=8, all_scores=True)
+    bodies = call_bodies(texts[:half], scores="all")
+    bodies += call_bodies(texts[half:], texts_per_call=8, scores="all")
     shots, refused = _insist(stand.url, bodies)
     expected = ask_engine(
         "answers", package=stand.package, lanes=1, threads=stand.threads, texts=texts

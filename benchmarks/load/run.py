@@ -19,7 +19,7 @@ from benchmarks.record import default_path
 from benchmarks.schedule import Schedule
 from benchmarks.watching import LoadWatcher, watching
 from benchmarks.wire import DRAIN_S, Body, WireRun, closed_loop, scheduled_loop
-from benchmarks.workloads import row_bodies
+from benchmarks.workloads import REPEATED, row_bodies
 
 _log = logging.getLogger(__name__)
 CLOSED_USERS, OPEN_USERS = 8, 256
@@ -35,7 +35,12 @@ def run_load(options: LoadOptions) -> LoadRecord:
     check_texts(options)
     info = fetch_info(options.url)
     texts = choose_texts(options, info)
-    bodies = row_bodies(texts.rows, texts_per_call=options.texts_per_call, seed=options.seed)
+    bodies = row_bodies(
+        texts.rows,
+        texts_per_call=options.texts_per_call,
+        seed=options.seed,
+        fresh=options.workload != REPEATED,
+    )
     title = f"Load of {options.url}"
     with watching(title, warmup_s=options.warmup_s, duration_s=options.duration_s) as watcher:
         run = _send(options, bodies, watcher)

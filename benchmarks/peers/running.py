@@ -24,6 +24,7 @@ from benchmarks.server import RunningServer
 
 _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 60.0
+_GONE_TIMEOUT_S = 10.0
 _POLL_S = 0.1
 _SHOWN_CHARS = 300
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -101,8 +102,12 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    with suppress(ProcessLookupError, PermissionError):  # workers whose parent was killed
-        os.killpg(process.pid, signal.SIGKILL)
+    # Workers whose parent was killed; until they are gone they hold the port.
+    deadline_s = time.monotonic() + _GONE_TIMEOUT_S
+    with suppress(ProcessLookupError, PermissionError):
+        while time.monotonic() < deadline_s:
+            os.killpg(process.pid, signal.SIGKILL)
+            time.sleep(_POLL_S)
 
 
 def _refuse_taken_port(port: int) -> None:

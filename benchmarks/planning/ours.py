@@ -22,7 +22,7 @@ class _Waiting:
     rank_s: float
     due_s: float
     passed_ms: float = 0.0
-    priority: Priority = "normal"
+    priority: Priority = "interactive"
 
 
 class Planned:

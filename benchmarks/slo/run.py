@@ -19,7 +19,7 @@ from benchmarks.slo.search import estimate, next_rate
 from benchmarks.slo.trials import Goal, SloTrial, TrialStand
 from benchmarks.watching import watching
 from benchmarks.wire import WireRun, closed_loop
-from benchmarks.workloads import row_bodies
+from benchmarks.workloads import REPEATED, row_bodies
 
 _log = logging.getLogger(__name__)
 _PROBE_S, _PROBE_WARMUP_S = 2.0, 0.5
@@ -146,7 +146,12 @@ def search(  # noqa: PLR0913 - what a search needs, all by name
 def _stand(options: SloOptions, texts: CallTexts) -> TrialStand:
     return TrialStand(
         url=options.url,
-        bodies=row_bodies(texts.rows, texts_per_call=options.texts_per_call, seed=options.seed),
+        bodies=row_bodies(
+            texts.rows,
+            texts_per_call=options.texts_per_call,
+            seed=options.seed,
+            fresh=options.workload != REPEATED,
+        ),
         goal=Goal(p99_ms=options.p99_ms),
         trial_s=options.trial_s,
         warmup_s=options.warmup_s,

@@ -34,7 +34,7 @@ from benchmarks.tune.race import race
 from benchmarks.tune.record import Contest, TuneRecord
 from benchmarks.tune.space import ServeSetting, batch_settings, lane_settings, queue_settings
 from benchmarks.wire import OK
-from benchmarks.workloads import row_bodies
+from benchmarks.workloads import REPEATED, row_bodies
 from serving.client import RemoteError
 from serving.lanes import usable_cores
 
@@ -201,7 +201,10 @@ def _stand(course: _Course, url: str, info: Mapping[str, Any]) -> TrialStand:
     return TrialStand(
         url=url,
         bodies=row_bodies(
-            course.texts.rows, texts_per_call=options.texts_per_call, seed=options.seed
+            course.texts.rows,
+            texts_per_call=options.texts_per_call,
+            seed=options.seed,
+            fresh=options.workload != REPEATED,
         ),
         goal=course.goal,
         trial_s=options.trial_s,

@@ -131,6 +131,7 @@ def _job(
         "connections": connections,
         "path": path,
         "sizes_bytes": [len(body.content) for body in bodies],
+        "fresh": all(body.fresh for body in bodies),
         "drain_s": DRAIN_S,
     }
 

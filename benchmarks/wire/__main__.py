@@ -38,6 +38,7 @@ def requests_of(job: dict[str, Any]) -> list[bytes]:
         job["sizes_bytes"],
         path=job["prefix"] + job["path"],
         host=f"{host}:{job['port']}",
+        fresh=job["fresh"],
     )
 
 

@@ -17,14 +17,18 @@ Timings = list[float | None]
 
 
 def post_requests(
-    content: bytes, sizes_bytes: Sequence[int], *, path: str, host: str
+    content: bytes, sizes_bytes: Sequence[int], *, path: str, host: str, fresh: bool
 ) -> list[bytes]:
-    """Whole POST requests, head and body, for bodies that stand one after another in *content*."""
+    """Whole POST requests, head and body, for bodies that stand one after another in *content*.
+
+    fresh: no answer that the server knows already.
+    """
     requests, start = [], 0
+    cache = "cache-control: no-cache\r\n" if fresh else ""
     for size in sizes_bytes:
         head = (
             f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
-            f"content-length: {size}\r\n\r\n"
+            f"{cache}content-length: {size}\r\n\r\n"
         )
         requests.append(head.encode() + content[start : start + size])
         start += size

@@ -58,12 +58,13 @@ def repeated(count: int, seed: int) -> list[str]:
     return chance.choices(distinct, cum_weights=weights, k=count)
 
 
+REPEATED = "repeated"
 WORKLOADS: Mapping[str, Callable[[int, int], list[str]]] = {
     "reviews": reviews,
     "queries": queries,
     "mixed": mixed,
     "long": long_reviews,
-    "repeated": repeated,
+    REPEATED: repeated,
 }
 
 

@@ -1,4 +1,4 @@
-"""The HTTP surface of a replica as one raw ASGI app: the hot path first, FastAPI for the rest.
+"""The HTTP surface of a replica as one raw ASGI app: the doors first, FastAPI for the rest.
 
 Raw ASGI because FastAPI and pydantic cost about 175 microseconds of CPU a request, several times
 what reading a short body takes.
@@ -6,132 +6,227 @@ what reading a short body takes.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
-import orjson
+import msgspec
 
-from serving.core import Core
+from serving.core import Answered, Core
 from serving.errors import (
     NotReady,
-    Overloaded,
     ServingError,
+    SlowBody,
     TooLarge,
+    Unauthenticated,
+    Unavailable,
     WrongInput,
     WrongMethod,
 )
+from serving.gate import Gate
 from serving.line import HANDICAP_S, Priority
-from serving.protocols import native
+from serving.protocols import oip
+from serving.protocols.asking import Door, Written
+from serving.protocols.classify import Classify
+from serving.protocols.huggingface import HuggingFace, PredictOrInputs
 from serving.protocols.leaving import CallerLeft, Receive, unless_left
+from serving.protocols.lines import LINES, Lines
+from serving.protocols.rendering import write_error
 from serving.settings import ServeSettings
 
 _log = logging.getLogger(__name__)
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
+Handler = Callable[[Message, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
-_METHODS = {"/predict": ("POST",), "/healthz": ("GET", "HEAD"), "/readyz": ("GET", "HEAD")}
 _DEADLINE_HEADER, _PRIORITY_HEADER = b"x-deadline-ms", b"x-priority"
 
 
 class Endpoint:
-    """Routes `/predict`, `/healthz` and `/readyz` itself and everything else to *documentation*."""
+    """Answers at the paths of `routes` itself; everything else goes to *documentation*."""
 
-    hot_paths = frozenset(_METHODS)
-
-    def __init__(self, core: Core, settings: ServeSettings, documentation: AsgiApp) -> None:
+    def __init__(
+        self,
+        core: Core,
+        settings: ServeSettings,
+        documentation: AsgiApp,
+        gate: Gate | None = None,
+    ) -> None:
+        """Gate: who may come in; without one, everybody."""
         self._core = core
         self._settings = settings
         self._documentation = documentation
+        self._gate = gate
+        self._lines = Lines(core, settings, gate)
         self._digest = core.package.digest.encode()
         self.draining = False
+        self.routes = self._routes()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One ASGI event stream."""
-        if scope["type"] != "http":
+        if self._gate and scope["type"] == "http":
+            headers = dict(scope["headers"])
+            try:
+                scope["key"] = self._gate.admit(scope["path"], scope["method"], headers)
+            except ServingError as error:
+                await send_error(send, error)
+                return
+        methods = self.routes.get(scope["path"]) if scope["type"] == "http" else None
+        if methods is None:
             await self._documentation(scope, receive, send)
-            return
-        path, method = scope["path"], scope["method"]
-        if (methods := _METHODS.get(path)) is None:
-            await self._documentation(scope, receive, send)
-        elif method not in methods:
-            allow = ", ".join(methods)
-            await send_error(send, WrongMethod(f"{path} takes {allow}, not {method}.", allow=allow))
-        elif path == "/predict":
-            await self._predict(scope, receive, send)
+        elif handler := methods.get(scope["method"]):
+            await handler(scope, receive, send)
         else:
-            await self._health(path, send)
+            path, method, allow = scope["path"], scope["method"], ", ".join(methods)
+            await send_error(send, WrongMethod(f"{path} takes {allow}, not {method}.", allow=allow))
 
-    async def _predict(self, scope: Message, receive: Receive, send: Send) -> None:
+    def takes(self, scope: Message) -> bool:
+        """Whether this answers a request itself, rather than pass it on."""
+        methods = self.routes.get(scope["path"]) if scope["type"] == "http" else None
+        return methods is not None and methods.get(scope["method"]) is not self._documentation
+
+    def _routes(self) -> dict[str, dict[str, Handler]]:
+        package, settings = self._core.package, self._settings
+        model = f"/v2/models/{package.config.name}"
+        version = f"{model}/versions/{oip.version_of(package)}"
+        said = partial(_say, msgspec.json.encode(oip.model_metadata(package)))
+        server = partial(_say, msgspec.json.encode(oip.server_metadata(package)))
+        infer = self._door(oip.Infer(package, settings))
+        predict = self._door(PredictOrInputs(package, settings))
+        nested = self._door(HuggingFace(package, settings, nested=True))
+        alive = _reading(partial(_say, b'{"status":"ok"}'))
+        ready = _reading(partial(self._ready, b'{"status":"ok"}'))
+        live = _reading(partial(_say, b'{"live":true}'))
+        server_ready = _reading(partial(self._ready, b'{"ready":true}'))
+        model_ready = msgspec.json.encode({"name": package.config.name, "ready": True})
+        return {
+            "/predict": {"POST": partial(self._predict, predict)},
+            "/": {"POST": nested, "GET": self._documentation, "HEAD": self._documentation},
+            "/v1/classify": {"POST": self._door(Classify(package, settings))},
+            "/healthz": alive,
+            "/health": alive,
+            "/readyz": ready,
+            "/v2": _reading(server),
+            "/v2/health/live": live,
+            "/v2/health/ready": server_ready,
+            model: _reading(said),
+            version: _reading(said),
+            f"{model}/ready": _reading(partial(self._ready, model_ready)),
+            f"{version}/ready": _reading(partial(self._ready, model_ready)),
+            f"{model}/infer": {"POST": infer},
+            f"{version}/infer": {"POST": infer},
+        }
+
+    async def _predict(
+        self, predict: Handler, scope: Message, receive: Receive, send: Send
+    ) -> None:
+        """Lines when the caller sends lines, else one document."""
+        kind = dict(scope["headers"]).get(b"content-type", b"").partition(b";")[0]
+        if kind.strip().lower() in LINES:
+            try:
+                await self._lines(scope, receive, send)
+            except ServingError as error:
+                await send_error(send, error)
+        else:
+            await predict(scope, receive, send)
+
+    def _door(self, door: Door) -> Handler:
+        return partial(self._ask, door)
+
+    async def _ask(self, door: Door, scope: Message, receive: Receive, send: Send) -> None:
         try:
-            within_ms, priority = _within_ms(scope["headers"]), _priority(scope["headers"])
-            body = await _read_body(receive, max_bytes=self._settings.max_body_bytes)
-            request = native.read_request(
-                body, text_pair=self._core.package.config.text_pair, limits=self._settings
-            )
+            headers = dict(scope["headers"])
+            within_ms, priority = _within_ms(headers), _priority(headers)
+            body = await _body_in_time(receive, self._settings)
+            asked = door.read(body, headers)
+            if self._gate:
+                await self._gate.charge(scope["key"], len(asked.texts))
             answer = self._core.ask(
-                request.texts, request.pairs, within_ms=within_ms, priority=priority
+                asked.texts,
+                asked.pairs,
+                reading=asked.reading,
+                fresh=b"no-cache" in headers.get(b"cache-control", b""),
+                # The door's own come before the headers'.
+                within_ms=within_ms if asked.within_ms == math.inf else asked.within_ms,
+                priority=asked.priority or priority,
             )
             answered = await unless_left(answer, receive)
+            written = asked.write(answered)
         except CallerLeft:
             return
         except ServingError as error:
             await send_error(send, error)
-            return
         except Exception:  # noqa: BLE001 - the last line of defence: a bug must not hang a client
             _log.exception("A request failed; this is a bug")
             await send_error(send, ServingError("The server failed on this request."))
-            return
-        labels = self._core.package.config.labels
-        documents = [
-            native.prediction_document(prediction, labels, all_scores=request.all_scores)
-            for prediction in answered.predictions
-        ]
-        headers = [
+        else:
+            await _send(send, 200, written, self._headers(answered))
+
+    def _headers(self, answered: Answered) -> Headers:
+        return [
             (b"x-package-digest", self._digest),
+            (b"x-cache", _cache_word(answered)),
             (b"x-tokenize-ms", b"%.3f" % answered.tokenize_ms),
             (b"x-queue-ms", b"%.3f" % answered.queue_ms),
             (b"x-infer-ms", b"%.3f" % answered.infer_ms),
         ]
-        await _send(send, 200, native.write_answer(documents, single=request.single), headers)
 
-    async def _health(self, path: str, send: Send) -> None:
-        """Alive as long as this answers.
-
-        Ready when warmed up, which construction did, with work flowing, and not draining.
-        """
-        if path == "/readyz" and (self.draining or not self._core.healthy()):
+    async def _ready(self, yes: bytes, scope: Message, receive: Receive, send: Send) -> None:
+        """Ready when warmed up, which construction did, with work flowing, and not draining."""
+        if self.draining or not self._core.healthy():
             reason = "is shutting down" if self.draining else "has a stalled lane"
             await send_error(send, NotReady(f"This replica {reason}."))
-            return
-        await _send(send, 200, orjson.dumps({"status": "ok"}), [])
+        else:
+            await _say(yes, scope, receive, send)
 
 
-def _within_ms(headers: Headers) -> float:
+def _cache_word(answered: Answered) -> bytes:
+    if not answered.cached:
+        return b"miss"
+    return b"hit" if answered.cached == len(answered.answers) else b"partial"
+
+
+async def _say(body: bytes, scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    await _send(send, 200, Written(body=body), [])
+
+
+def _reading(handler: Handler) -> dict[str, Handler]:
+    return {"GET": handler, "HEAD": handler}
+
+
+def _within_ms(headers: Mapping[bytes, bytes]) -> float:
     """Milliseconds the caller will wait, from the header; infinite without one."""
-    for name, value in headers:
-        if name == _DEADLINE_HEADER:
-            try:
-                within_ms = float(value)
-            except ValueError:
-                within_ms = math.nan
-            if not within_ms > 0:  # NaN, too
-                raise WrongInput(f"{name.decode()} must be a number of milliseconds above 0.")
-            return within_ms
-    return math.inf
+    if (value := headers.get(_DEADLINE_HEADER)) is None:
+        return math.inf
+    try:
+        within_ms = float(value)
+    except ValueError:
+        within_ms = math.nan
+    if not within_ms > 0:  # NaN, too
+        raise WrongInput(f"{_DEADLINE_HEADER.decode()} must be a number of milliseconds above 0.")
+    return within_ms
 
 
-def _priority(headers: Headers) -> Priority:
-    """Who goes first when texts wait, from the header; normal without one."""
-    for name, value in headers:
-        if name == _PRIORITY_HEADER:
-            for priority in HANDICAP_S:
-                if value == priority.encode():
-                    return priority
-            raise WrongInput(f"{name.decode()} must be one of {', '.join(HANDICAP_S)}.")
-    return "normal"
+def _priority(headers: Mapping[bytes, bytes]) -> Priority:
+    """Who goes first when texts wait, from the header; interactive without one."""
+    if (value := headers.get(_PRIORITY_HEADER)) is None:
+        return "interactive"
+    for priority in HANDICAP_S:
+        if value == priority.encode():
+            return priority
+    raise WrongInput(f"{_PRIORITY_HEADER.decode()} must be one of {', '.join(HANDICAP_S)}.")
+
+
+async def _body_in_time(receive: Receive, settings: ServeSettings) -> bytes:
+    try:
+        async with asyncio.timeout(settings.body_timeout_s):
+            return await _read_body(receive, max_bytes=settings.max_body_bytes)
+    except TimeoutError:
+        raise SlowBody(f"The body did not come within {settings.body_timeout_s:g} s.") from None
 
 
 async def _read_body(receive: Receive, *, max_bytes: int) -> bytes:
@@ -141,7 +236,7 @@ async def _read_body(receive: Receive, *, max_bytes: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return b""
+            raise CallerLeft
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > max_bytes:
@@ -156,16 +251,20 @@ async def _read_body(receive: Receive, *, max_bytes: int) -> bytes:
 async def send_error(send: Send, error: ServingError) -> None:
     """The one error body, with the status of its class and Retry-After where it helps."""
     headers: Headers = []
-    if isinstance(error, Overloaded):
+    if isinstance(error, Unavailable):
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
-    elif isinstance(error, NotReady):
-        headers.append((b"retry-after", b"1"))
+    elif isinstance(error, Unauthenticated):
+        headers.append((b"www-authenticate", b"Bearer"))
     elif isinstance(error, WrongMethod):
         headers.append((b"allow", error.allow.encode()))
-    await _send(send, error.status, native.write_error(error), headers)
+    await _send(send, error.status, Written(body=write_error(error)), headers)
 
 
-async def _send(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    base = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+async def _send(send: Send, status: int, written: Written, headers: Headers) -> None:
+    base = [
+        (b"content-type", written.content_type),
+        (b"content-length", b"%d" % len(written.body)),
+        *written.headers,
+    ]
     await send({"type": "http.response.start", "status": status, "headers": base + headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": written.body})

@@ -6,98 +6,105 @@ endpoint behind a firewall does not reach.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, RedirectResponse, Response
-from pydantic import BaseModel, Field
+from fastapi.responses import FileResponse, Response
 from starlette.exceptions import HTTPException
 
-from serving.errors import ServingError, UnknownPath, WrongMethod
+from serving.cache import Cache
+from serving.core import Core
+from serving.errors import NoCache, ServingError, UnknownPath, WrongMethod
 from serving.lanes import Lanes
-from serving.line import HANDICAP_S
 from serving.package import Package
-from serving.protocols.native import write_error
+from serving.protocols.contract import add_contract
+from serving.protocols.rendering import write_error
 
-_PAGE = Path(__file__).parent.parent / "static" / "docs.html"
+_PAGES = Path(__file__).parent.parent / "static"
+# Scripts and styles stand in the page, and it asks nobody but this server.
+_PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; connect-src 'self'; img-src data:;"
+    " script-src 'unsafe-inline'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+}
 _EXAMPLES = 16
-_HEADERS = [
-    {
-        "name": "x-deadline-ms",
-        "in": "header",
-        "schema": {"type": "number", "exclusiveMinimum": 0},
-        "description": "Milliseconds you will wait; what cannot be answered by then is not run.",
-    },
-    {
-        "name": "x-priority",
-        "in": "header",
-        "schema": {"type": "string", "enum": list(HANDICAP_S), "default": "normal"},
-        "description": "Who goes first when texts wait; a low one is passed for 10 s at most.",
-    },
-]
-_PATHS = "There are POST /predict, GET /docs, /openapi.json, /info, /healthz, /readyz."
+_PATHS = "What is served stands in /openapi.json, and for people at /docs."
 
 
-class PredictBody(BaseModel):
-    """Body of `POST /predict`: exactly one of `text` and `texts`."""
+class Caches(Protocol):
+    """What is known, by this replica or by all of them."""
 
-    text: str | None = Field(default=None, examples=["Friendly staff, but the soup was cold."])
-    texts: list[str] | None = Field(default=None, description="Answered by a list, in order.")
-    text_pair: str | None = Field(default=None, description="Second text; pair models only.")
-    text_pairs: list[str] | None = Field(default=None, description="One for each of `texts`.")
-    all_scores: bool = Field(default=False, description="Add the score of every label.")
+    async def numbers(self) -> dict[str, float]:
+        """Live numbers of `serving.cache.Cache`; of several, added up."""
+        ...
 
-
-class ScoredLabel(BaseModel):
-    """A label and its probability."""
-
-    label: str
-    score: float
+    async def clear(self) -> int:
+        """Forget everything; how many answers that were."""
+        ...
 
 
-class PredictAnswer(BaseModel):
-    """One answer. `label` is null when no label of a multi-label model reaches its threshold."""
+class OwnCache:
+    """Of this replica. Raises `NoCache` where none is kept."""
 
-    label: str | None
-    score: float
-    labels: list[ScoredLabel] | None = Field(default=None, description="Multi-label models only.")
-    scores: dict[str, float] | None = Field(default=None, description="With `all_scores` only.")
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
+    async def numbers(self) -> dict[str, float]:
+        """Live numbers."""
+        return self._cache.numbers()
 
-class ErrorDetail(BaseModel):
-    """What went wrong, and the way out."""
+    async def clear(self) -> int:
+        """Forget everything, here and in Redis."""
+        return await self._cache.clear()
 
-    type: str
-    message: str
-    hint: str
-
-
-class ErrorBody(BaseModel):
-    """The body of every answer that is not 2xx."""
-
-    error: ErrorDetail
+    @property
+    def _cache(self) -> Cache:
+        if self._core.cache is None:
+            raise NoCache("This server keeps no answers.", hint="Start it with --cache-mb above 0.")
+        return self._core.cache
 
 
-def build_documentation(
-    package: Package, lanes: Lanes, operations: Callable[[], dict[str, Any]]
-) -> FastAPI:
-    """The FastAPI app beside the hot path. operations: live numbers for `/info`."""
+def build_documentation(core: Core, caches: Caches | None = None) -> FastAPI:
+    """The FastAPI app beside the hot path. caches: of all replicas, where there may be several."""
+    package, caches = core.package, caches or OwnCache(core)
     app = FastAPI(title="miniml", version=package.digest[:12], docs_url=None, redoc_url=None)
-    about = describe(package, lanes)
-
-    @app.get("/", include_in_schema=False)
-    async def root() -> Response:
-        return RedirectResponse("/docs")
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return FileResponse(_PAGE, media_type="text/html")
+    about = describe(package, core.lanes)
 
     @app.get("/info", summary="What is served, what it was proved to do, and how it runs")
     async def info() -> dict[str, Any]:
-        return about | {"now": operations()}
+        return about | {"now": core.operations()}
+
+    @app.get("/cache", summary="Answers that are known, and how often they were asked for")
+    async def cache_numbers() -> dict[str, float]:
+        return await caches.numbers()
+
+    @app.delete("/cache", summary="Forget them, in every replica and in Redis")
+    async def clear_cache() -> dict[str, int]:
+        return {"cleared": await caches.clear()}
+
+    _add_pages(app)
+    _add_errors(app)
+    _add_hot_paths(app, package)
+    return app
+
+
+def _add_pages(app: FastAPI) -> None:
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def playground() -> Response:
+        return FileResponse(_PAGES / "index.html", media_type="text/html", headers=_PAGE_HEADERS)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return FileResponse(_PAGES / "docs.html", media_type="text/html", headers=_PAGE_HEADERS)
+
+
+def _add_errors(app: FastAPI) -> None:
+    """The one error body here, too."""
+
+    @app.exception_handler(ServingError)
+    async def refused(_: Request, error: ServingError) -> Response:
+        return Response(write_error(error), error.status, media_type="application/json")
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
@@ -108,17 +115,17 @@ def build_documentation(
             message = f"{path} takes {allow}, not {request.method}."
             refusal = WrongMethod(message, allow=allow)
         else:
-            refusal = UnknownPath(f"Nothing is served at {path}.", hint=_PATHS)
+            refusal = UnknownPath(
+                f"Nothing is served at {path}.",
+                hint="The paths there are stand in /openapi.json, for people at /docs.",
+            )
         return Response(
             write_error(refusal), refusal.status, error.headers, media_type="application/json"
         )
 
-    _add_hot_paths(app)
-    return app
-
 
 def describe(package: Package, lanes: Lanes) -> dict[str, Any]:
-    """`/info`: what is served, its gates and lineage, and how it runs."""
+    """`/info`: what is served, its gates and lineage, how it runs; also as text-embeddings-inference."""
     config = package.config
     golden = package.golden()[:_EXAMPLES]
     return {
@@ -134,58 +141,22 @@ def describe(package: Package, lanes: Lanes) -> dict[str, Any]:
         "lineage": dict(package.manifest.lineage),
         "gates": package.gates,
         "lanes": {"count": lanes.count, "threads": lanes.threads},
+        "model_id": config.base_model,
+        "model_sha": package.digest,
+        "model_dtype": config.precision,
+        "model_type": {
+            "classifier": {
+                "id2label": dict(enumerate(config.labels)),
+                "label2id": {label: place for place, label in enumerate(config.labels)},
+            }
+        },
+        "max_input_length": config.max_length,
+        "auto_truncate": True,
         "examples": [{"text": g.text, "text_pair": g.text_pair} for g in golden],
     }
 
 
-def _add_hot_paths(app: FastAPI) -> None:
+def _add_hot_paths(app: FastAPI, package: Package) -> None:
     """Put the paths that never reach FastAPI into its OpenAPI document."""
     generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for model in (PredictBody, PredictAnswer, ErrorBody):
-            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas.update(schema.pop("$defs", {}))
-            schemas[model.__name__] = schema
-        document["paths"]["/predict"] = {"post": _predict_operation()}
-        for path, summary in (("/healthz", "The process is alive"), ("/readyz", "It can answer")):
-            document["paths"][path] = {
-                "get": {"summary": summary, "responses": {"200": {"description": "Yes"}}}
-            }
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _predict_operation() -> dict[str, Any]:
-    def content(name: str) -> dict[str, Any]:
-        return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
-
-    answer = {"$ref": "#/components/schemas/PredictAnswer"}
-    either = {"oneOf": [answer, {"type": "array", "items": answer}]}
-    errors = {
-        "400": "Not JSON",
-        "413": "Too large",
-        "422": "A field is missing, empty or of the wrong type",
-        "429": "Overloaded; see Retry-After",
-        "500": "The model failed on a text",
-        "503": "Not ready; see Retry-After",
-        "504": "Not answered within x-deadline-ms",
-    }
-    return {
-        "summary": "Classify one text, or many",
-        "parameters": _HEADERS,
-        "requestBody": {"required": True, "content": content("PredictBody")},
-        "responses": {
-            "200": {
-                "description": "One answer for `text`, a list in order for `texts`",
-                "content": {"application/json": {"schema": either}},
-            },
-            **{
-                status: {"description": text, "content": content("ErrorBody")}
-                for status, text in errors.items()
-            },
-        },
-    }
+    app.openapi = lambda: add_contract(generate(), package)  # type: ignore[method-assign]

@@ -1,124 +1,150 @@
-"""The native protocol: `POST /predict`. Reads a body into texts, writes predictions as JSON.
-
-Pure: bytes in, bytes out; it does not know who asks or how the answer is computed.
-"""
+"""The native protocol: `POST /predict`, one text or many, with every option there is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Literal
 
-import orjson
+import msgspec
+from msgspec import Meta, Struct
 
-from serving.engine import Prediction
-from serving.errors import MalformedBody, ServingError, TooLarge, WrongInput
+from serving.core import Answered
+from serving.errors import WrongInput
+from serving.line import Priority
+from serving.package import Package, PackageConfig
+from serving.protocols.asking import Asked, Written, check_texts
+from serving.protocols.decoding import decoded
+from serving.protocols.rendering import Shown, document
+from serving.reading import Aggregate, Reading, Window
 from serving.settings import ServeSettings
 
-_FIELDS = ("text", "texts", "text_pair", "text_pairs", "all_scores")
 _EXAMPLE = 'Send {"text": "..."} or {"texts": ["...", "..."]}.'
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictRequest:
-    """What was asked. single: answer with one object instead of a list."""
+class WindowBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """Read a document in windows as long as the model takes."""
 
-    texts: tuple[str, ...]
-    pairs: tuple[str, ...] | None
-    single: bool
-    all_scores: bool
+    stride: Annotated[int, Meta(ge=0, description="Tokens that neighbouring windows share.")] = 0
+    aggregate: Annotated[Aggregate, Meta(description="Of each label's logits.")] = "mean"
 
 
-def read_request(body: bytes, *, text_pair: bool, limits: ServeSettings) -> PredictRequest:
-    """The request in *body*. text_pair: whether the model takes two texts.
+class PredictBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /predict`: exactly one of `text` and `texts`."""
 
-    Raises `MalformedBody`, `WrongInput` or `TooLarge`, each saying which field and why.
-    """
-    document = _object(body)
-    all_scores = document.get("all_scores", False)
-    if not isinstance(all_scores, bool):
-        raise WrongInput("all_scores must be true or false.")
-    if ("text" in document) == ("texts" in document):
-        seen = "both are" if "text" in document else "neither is"
-        raise WrongInput(f"Exactly one of text and texts is needed; {seen} there.", hint=_EXAMPLE)
-    single = "text" in document
-    field, pair_field = ("text", "text_pair") if single else ("texts", "text_pairs")
-    texts = _texts(document[field], field, single=single, limits=limits)
-    pairs = None
-    if text_pair != (pair_field in document):
-        problem = "is needed: this model compares two texts" if text_pair else "is not understood"
-        raise WrongInput(f"{pair_field} {problem}.")
-    if text_pair:
-        pairs = _texts(document[pair_field], pair_field, single=single, limits=limits)
-        if len(pairs) != len(texts):
-            raise WrongInput(f"texts holds {len(texts)} texts, but text_pairs {len(pairs)}.")
-    return PredictRequest(texts=texts, pairs=pairs, single=single, all_scores=all_scores)
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise MalformedBody(f"The body is not JSON: {error}.", hint=_EXAMPLE) from error
-    if not isinstance(document, dict):
-        raise MalformedBody("The body must be a JSON object.", hint=_EXAMPLE)
-    if unknown := sorted(set(document) - set(_FIELDS)):
-        raise WrongInput(f"Unknown field {unknown[0]!r}; known are {', '.join(_FIELDS)}.")
-    return document
+    text: Annotated[str, Meta(examples=["Friendly staff, but the soup was cold."])] | None = None
+    texts: Annotated[list[str], Meta(description="Answered by a list, in order.")] | None = None
+    text_pair: Annotated[str, Meta(description="Second text; pair models only.")] | None = None
+    text_pairs: Annotated[list[str], Meta(description="One for each of `texts`.")] | None = None
+    scores: Annotated[Literal["all"], Meta(description="Every label's score.")] | None = None
+    top_k: Annotated[int, Meta(ge=1, description="The likeliest labels, as `top`.")] | None = None
+    logits: Annotated[bool, Meta(description="Every label's logit.")] = False
+    threshold: (
+        Annotated[Share, Meta(description="Instead of the package's; multi-label models only.")]
+        | None
+    ) = None
+    abstain_below: (
+        Annotated[Share, Meta(description="`label` is null below; single-label models only.")]
+        | None
+    ) = None
+    truncate: Annotated[bool, Meta(description="Cut what is too long; false refuses it.")] = True
+    window: WindowBody | None = None
+    timings: Annotated[bool, Meta(description="Milliseconds, with each answer.")] = False
+    priority: (
+        Annotated[Priority, Meta(description="Bulk work lets others pass, for 10 s at most.")]
+        | None
+    ) = None
+    deadline_ms: (
+        Annotated[float, Meta(gt=0, description="What cannot be answered by then is not run.")]
+        | None
+    ) = None
 
 
-def _texts(value: Any, field: str, *, single: bool, limits: ServeSettings) -> tuple[str, ...]:
-    if single:
-        return (_text(value, field, limits),)
-    if not isinstance(value, list):
-        raise WrongInput(f"{field} must be a list of strings, not {_kind(value)}.", hint=_EXAMPLE)
-    if not value:
-        raise WrongInput(f"{field} is empty; send at least one text.")
-    if len(value) > limits.max_texts:
-        raise TooLarge(
-            f"{field} holds {len(value)} texts; the limit is {limits.max_texts} a call.",
-            hint="Send several calls.",
+_DECODER = msgspec.json.Decoder(PredictBody)
+
+
+class Native:
+    """Reads `PredictBody`, writes `rendering.PredictAnswer`: an object for `text`, else a list."""
+
+    def __init__(self, package: Package, limits: ServeSettings) -> None:
+        self._package = package
+        self._limits = limits
+
+    def read(self, body: bytes, headers: Mapping[bytes, bytes]) -> Asked:  # noqa: ARG002 - a Door
+        """Raises `MalformedBody`, `WrongInput` or `TooLarge`, each saying which field and why."""
+        return self.asked(decoded(_DECODER, body, hint=_EXAMPLE))
+
+    def asked(self, given: PredictBody) -> Asked:
+        """What *given* asks for. Raises as `read` does."""
+        config = self._package.config
+        texts, pairs = _texts(given), _pairs(given, config)
+        single, field = given.text is not None, "texts" if given.text is None else "text"
+        check_texts(texts, field, limits=self._limits, single=single)
+        if pairs is not None:
+            pair_field = field.replace("text", "text_pair")
+            check_texts(pairs, pair_field, limits=self._limits, single=single)
+            if len(pairs) != len(texts):
+                raise WrongInput(f"texts holds {len(texts)} texts, but text_pairs {len(pairs)}.")
+        window = given.window
+        return Asked(
+            texts=texts,
+            pairs=pairs,
+            reading=Reading(
+                truncate=given.truncate,
+                window=None if window is None else _window(window),
+            ),
+            within_ms=math.inf if given.deadline_ms is None else given.deadline_ms,
+            priority=given.priority,
+            write=partial(self._write, shown=_shown(given, config), single=single),
         )
-    return tuple(_text(text, f"{field}[{i}]", limits) for i, text in enumerate(value))
+
+    def _write(self, answered: Answered, *, shown: Shown, single: bool) -> Written:
+        documents = [
+            document(answer, self._package, shown, tokenize_ms=answered.tokenize_ms)
+            for answer in answered.answers
+        ]
+        return Written(body=msgspec.json.encode(documents[0] if single else documents))
 
 
-def _text(value: Any, field: str, limits: ServeSettings) -> str:
-    if not isinstance(value, str):
-        raise WrongInput(f"{field} must be a string, not {_kind(value)}.")
-    if not value.strip():
-        raise WrongInput(f"{field} is empty.")
-    if len(value) > limits.max_text_chars:
-        raise TooLarge(
-            f"{field} has {len(value)} characters; the limit is {limits.max_text_chars}.",
-            hint="Send the part that matters; the model reads only its first tokens anyway.",
-        )
-    return value
+def _window(given: WindowBody) -> Window:
+    return Window(stride=given.stride, aggregate=given.aggregate)
 
 
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number" if isinstance(value, int | float) else "a string")
+def _texts(given: PredictBody) -> list[str]:
+    if given.text is not None and given.texts is None:
+        return [given.text]
+    if given.texts is not None and given.text is None:
+        return given.texts
+    seen = "neither is" if given.text is None else "both are"
+    raise WrongInput(f"Exactly one of text and texts is needed; {seen} there.", hint=_EXAMPLE)
 
 
-def prediction_document(
-    prediction: Prediction, labels: Sequence[str], *, all_scores: bool
-) -> dict[str, Any]:
-    """One answer as it goes over the wire; `labels` of multi-label models, `scores` on request."""
-    document: dict[str, Any] = {"label": prediction.label, "score": prediction.score}
-    if prediction.labels is not None:
-        document["labels"] = [{"label": name, "score": score} for name, score in prediction.labels]
-    if all_scores:
-        document["scores"] = dict(zip(labels, prediction.scores, strict=True))
-    return document
+def _pairs(given: PredictBody, config: PackageConfig) -> list[str] | None:
+    """Second texts, for a model that compares two; exactly the field that goes with the first."""
+    single = given.text is not None
+    wanted, other = ("text_pair", "text_pairs") if single else ("text_pairs", "text_pair")
+    if getattr(given, other) is not None:
+        raise WrongInput(f"{other} goes with {'texts' if single else 'text'}; send {wanted}.")
+    pairs = getattr(given, wanted)
+    if config.text_pair != (pairs is not None):
+        missing = "is needed: this model compares two texts"
+        raise WrongInput(f"{wanted} {missing if config.text_pair else 'is not understood'}.")
+    return [pairs] if isinstance(pairs, str) else pairs
 
 
-def write_answer(documents: Sequence[dict[str, Any]], *, single: bool) -> bytes:
-    """The body of a 200: one object, or a list in the order of the texts."""
-    return orjson.dumps(documents[0] if single else documents)
-
-
-def write_error(error: ServingError) -> bytes:
-    """The one error body there is."""
-    return orjson.dumps(
-        {"error": {"type": type(error).__name__, "message": str(error), "hint": error.hint}}
+def _shown(given: PredictBody, config: PackageConfig) -> Shown:
+    multi = config.task == "multi_label"
+    if given.threshold is not None and not multi:
+        raise WrongInput("threshold is for multi-label models.", hint="Send abstain_below.")
+    if given.abstain_below is not None and multi:
+        raise WrongInput("abstain_below is for single-label models.", hint="Send threshold.")
+    return Shown(
+        scores=given.scores == "all",
+        top_k=given.top_k,
+        logits=given.logits,
+        timings=given.timings,
+        threshold=given.threshold,
+        abstain_below=given.abstain_below or 0.0,
     )

@@ -106,7 +106,7 @@ def load(folder: Path, hold_s: HoldS, job: Mapping[str, Any]) -> WireRun:
         server = await asyncio.start_unix_server(handle, folder / "socket", backlog=1024)
         content = b"".join(body.content for body in BODIES)
         sizes = [len(body.content) for body in BODIES]
-        requests = post_requests(content, sizes, path="/predict", host="h")
+        requests = post_requests(content, sizes, path="/predict", host="h", fresh=True)
         samples = SampleFile(folder)
         client = LOOPS[job["mode"]](
             {"host": "h", "port": 1, "drain_s": 30.0, **job}, requests, samples, clock=loop.time

@@ -7,18 +7,28 @@ logits are bit-equal alone and in any padded batch: what the laws of batching ar
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from registry.artifact import Manifest, staged
+from serving.client import Client
+from serving.core import Core
 from serving.engine import Engine
+from serving.gate import Gate
+from serving.keys import KeyRing
+from serving.lanes import Lanes
+from serving.metering import Meter
 from serving.package import (
     CARD,
     CONFIG,
@@ -35,6 +45,9 @@ from serving.package import (
     Task,
     open_package,
 )
+from serving.protocols.asgi import Endpoint
+from serving.protocols.documentation import build_documentation
+from serving.settings import ServeSettings
 
 WORDS = ("good", "bad", "soup", "staff", "cold", "warm", "not", "very", "the", "was", "and", "##s")
 LABELS = ("negative", "neutral", "positive")
@@ -181,3 +194,32 @@ def wordpiece() -> Tokenizer:
 def package(make_package: MakePackage) -> Package:
     """Single label, batch-invariant."""
     return make_package()
+
+
+@contextmanager
+def listen(package: Package, **limits: Any) -> Iterator[str]:
+    """The URL of a replica's ASGI app on a real socket, without Ray."""
+    lanes = Lanes(count=1, threads=1)
+    settings = ServeSettings(package="p", **limits)
+    core = Core(package, lanes, settings)
+    gate = Gate(KeyRing(Path(settings.keys)), Meter()) if settings.keys else None
+    endpoint = Endpoint(core, settings, build_documentation(core), gate)
+    config = uvicorn.Config(endpoint, port=0, log_level="error", lifespan="off")
+    server = uvicorn.Server(config)
+    socket = config.bind_socket()
+    thread = threading.Thread(target=server.run, args=([socket],))
+    thread.start()
+    url = f"http://127.0.0.1:{socket.getsockname()[1]}"
+    try:
+        with Client(url) as client:
+            client.wait_ready(timeout_s=30)
+        yield url
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def listening() -> Callable[..., AbstractContextManager[str]]:
+    """`listening(package, ...limits)`: a server as `listen` makes it."""
+    return listen

@@ -248,9 +248,9 @@ def test_a_low_priority_lets_others_pass() -> None:
         batcher = make(pool, max_batch=1)
         (first,) = await started(numbers(batcher, 0))
         low, normal, high = await started(
-            batcher.answer([text(1)], priority="low"),
+            batcher.answer([text(1)], priority="bulk"),
             batcher.answer([text(2), text(3)]),
-            batcher.answer([text(4)], priority="high"),
+            batcher.answer([text(4)], priority="interactive"),
         )
         pool.gate.set()
         await asyncio.gather(first, low, normal, high)

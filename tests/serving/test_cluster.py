@@ -18,18 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import psutil
 import pytest
 from playwright.sync_api import Route, sync_playwright
 
 from serving.client import Client, RemoteError
-from serving.engine import Engine, prediction
+from serving.engine import Engine
 from serving.environment import HAPROXY_PORTS, free_ports
 from serving.errors import PortInUse
 from serving.options import ServeOptions
 from serving.package import Package
-from serving.protocols.native import prediction_document
+from serving.protocols.rendering import Shown, document
 from serving.server import ray_folder, refuse_taken_port, serve
+from serving.work import Answer
 
 ROOT = Path(__file__).parent.parent.parent
 START_S, STOP_S = 240.0, 90.0
@@ -173,9 +175,9 @@ def server(
 
 def expected(package: Package, texts: list[str]) -> list[dict[str, Any]]:
     """What the engine says of each text alone, as it goes over the wire."""
-    labels = package.config.labels
-    answers = (prediction(row, package) for row in Engine(package).logits(texts))
-    return [prediction_document(answer, labels, all_scores=False) for answer in answers]
+    rows = Engine(package).logits(texts)
+    answers = (Answer(logits=row, queue_ms=0.0, infer_ms=0.0) for row in rows)
+    return [msgspec.to_builtins(document(answer, package, Shown())) for answer in answers]
 
 
 def test_concurrent_answers_are_the_engines_alone(server: Server, package: Package) -> None:
@@ -233,8 +235,8 @@ def test_callers_do_not_steer_ray(server: Server) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_the_page_works_in_a_browser(server: Server) -> None:
-    """In a real browser the page fills itself, classifies a text, and asks nobody else."""
+def test_the_pages_work_in_a_browser(server: Server) -> None:
+    """In a real browser the pages fill themselves, classify a text, and ask nobody else."""
     elsewhere: list[str] = []
 
     def only_here(route: Route) -> None:
@@ -252,11 +254,13 @@ def test_the_page_works_in_a_browser(server: Server) -> None:
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.route("**/*", only_here)
         page.goto(f"{server.url}/docs")
-        page.get_by_role("heading", name="tiny: 3 labels").wait_for()
         page.get_by_text("PredictAnswer").first.wait_for()
-        page.get_by_label("Text to classify").fill("the staff was good")
+        page.get_by_role("link", name="Playground").click()
+        page.get_by_role("heading", name="tiny: 3 labels").wait_for()
+        page.get_by_label("One text a line").fill("the staff was good")
         page.get_by_role("button", name="Classify").click()
-        page.get_by_role("table", name="Scores").get_by_text("positive").wait_for()
+        page.get_by_role("heading", name="Answers").wait_for()
+        page.get_by_role("article").get_by_text("positive").wait_for()
         browser.close()
 
     assert (elsewhere, errors) == ([], [])

@@ -10,17 +10,19 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from serving.core import Core
-from serving.engine import Engine, prediction
+from serving.engine import Engine
 from serving.errors import PackageError
 from serving.lanes import Lanes
 from serving.package import Package
 from serving.protocols.asgi import Endpoint
 from serving.protocols.documentation import build_documentation
-from serving.protocols.native import prediction_document
+from serving.protocols.rendering import Shown, document
 from serving.settings import ServeSettings
+from serving.work import Answer
 
 LANES = Lanes(count=2, threads=1)
 TEXTS = ["good", "the soup was very bad and cold", "not warm " * 40, "staff", "the good soup" * 9]
@@ -32,9 +34,9 @@ def ask(package: Package, scenario: Scenario, **limits: Any) -> None:
     """Run *scenario* against an endpoint that serves *package*."""
 
     async def run() -> None:
-        settings = ServeSettings(package="p", **limits)
+        settings = ServeSettings(package="p", **({"cache_bytes": 0} | limits))
         core = Core(package, LANES, settings)
-        endpoint = Endpoint(core, settings, build_documentation(package, LANES, core.operations))
+        endpoint = Endpoint(core, settings, build_documentation(core))
         transport = httpx.ASGITransport(app=endpoint)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             await scenario(client, endpoint)
@@ -46,9 +48,8 @@ def ask(package: Package, scenario: Scenario, **limits: Any) -> None:
 def expected(package: Package, texts: list[str]) -> list[dict[str, Any]]:
     """What the engine says of each text alone, as it goes over the wire."""
     rows = Engine(package).logits(texts)
-    labels = package.config.labels
-    answers = (prediction(row, package) for row in rows)
-    return [prediction_document(answer, labels, all_scores=False) for answer in answers]
+    answers = (Answer(logits=row, queue_ms=0.0, infer_ms=0.0) for row in rows)
+    return [msgspec.to_builtins(document(answer, package, Shown())) for answer in answers]
 
 
 @pytest.mark.parametrize("batch_invariant", [True, False])
@@ -78,11 +79,11 @@ def test_answers_under_load_are_the_engines_alone(
     ask(package, scenario)
 
 
-def test_all_scores_on_request(package: Package) -> None:
-    """With all_scores, every label has its score; they sum to one and the best is the answer."""
+def test_every_score_on_request(package: Package) -> None:
+    """With scores: all, every label has its score; they sum to one and the best is the answer."""
 
     async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
-        answer = (await client.post("/predict", json={"text": "good", "all_scores": True})).json()
+        answer = (await client.post("/predict", json={"text": "good", "scores": "all"})).json()
 
         assert list(answer["scores"]) == list(package.config.labels)
         assert sum(answer["scores"].values()) == pytest.approx(1, abs=1e-6)
@@ -97,7 +98,7 @@ def test_multi_label_answers(make_package: MakePackage) -> None:
     """A multi-label answer lists what reaches its threshold; the top one is `label`, or null."""
 
     async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
-        body = {"texts": TEXTS, "all_scores": True}
+        body = {"texts": TEXTS, "scores": "all"}
         for answer in (await client.post("/predict", json=body)).json():
             reached = {name: score for name, score in answer["scores"].items() if score >= 0.5}
 
@@ -167,16 +168,16 @@ def test_a_deadline_in_the_past_of_the_queue(package: Package) -> None:
     ask(package, scenario)
 
 
-def test_a_priority_is_one_of_three(package: Package) -> None:
+def test_a_priority_is_one_of_two(package: Package) -> None:
     """Each priority is taken; another word is refused with the words there are."""
 
     async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
-        for value, status in (("high", 200), ("normal", 200), ("low", 200), ("urgent", 422)):
+        for value, status in (("interactive", 200), ("bulk", 200), ("urgent", 422)):
             headers = {"x-priority": value}
             response = await client.post("/predict", json={"text": "good"}, headers=headers)
 
             assert response.status_code == status
-        assert "high, normal, low" in response.json()["error"]["message"]
+        assert "interactive, bulk" in response.json()["error"]["message"]
 
     ask(package, scenario)
 

@@ -69,11 +69,11 @@ def test_who_leaves_takes_their_work(
     assert line.work_ms == pytest.approx(left_ms)
 
 
-def test_a_low_priority_waits_its_handicap_and_no_longer() -> None:
-    """Who comes within the handicap passes a low text; who comes later does not."""
-    soon, late = HANDICAP_S["low"] - HANDICAP_S["normal"] - 1, 2
-    line, (low, passes, waits) = stand(
-        [("low", 0, 1), ("normal", int(soon), 1), ("normal", late, 1)]
+def test_bulk_work_waits_its_handicap_and_no_longer() -> None:
+    """Who comes within the handicap passes a bulk text; who comes later does not."""
+    soon, late = HANDICAP_S["bulk"] - HANDICAP_S["interactive"] - 1, 2
+    line, (bulk, passes, waits) = stand(
+        [("bulk", 0, 1), ("interactive", int(soon), 1), ("interactive", late, 1)]
     )
 
-    assert line.first(3) == [passes, low, waits]
+    assert line.first(3) == [passes, bulk, waits]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,37 +25,50 @@ from serving.errors import (
     WrongInput,
     WrongMethod,
 )
-from serving.protocols.native import read_request, write_error
+from serving.package import Package
+from serving.protocols.asking import Asked
+from serving.protocols.native import Native
+from serving.protocols.rendering import write_error
 from serving.settings import ServeSettings
 
 LIMITS = ServeSettings(package="p", max_texts=3, max_text_chars=20)
+MakePackage = Callable[..., Package]
 utf8 = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
 NO_DEADLINE = settings(deadline=None)  # laws of values, not of time: a machine may stall
 
 
-@NO_DEADLINE
-@given(st.lists(utf8, min_size=1, max_size=3), st.booleans())
-def test_texts_arrive_as_sent(texts: list[str], all_scores: bool) -> None:
-    """Whatever the characters, the texts that are read are those that were written, in order."""
-    body = json.dumps({"texts": texts, "all_scores": all_scores}).encode()
-    request = read_request(body, text_pair=False, limits=LIMITS)
+@pytest.fixture(scope="module")
+def single(build: Callable[[Path], Package], tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """A model of one text, for all laws of this file: Hypothesis wants no fixture a test."""
+    return build(tmp_path_factory.mktemp("package") / "tiny")
 
-    assert request.texts == tuple(texts)
-    assert (request.pairs, request.single, request.all_scores) == (None, False, all_scores)
+
+def read(body: bytes, package: Package) -> Asked:
+    """Through the native door."""
+    return Native(package, LIMITS).read(body, {})
+
+
+@NO_DEADLINE
+@given(texts=st.lists(utf8, min_size=1, max_size=3))
+def test_texts_arrive_as_sent(single: Package, texts: list[str]) -> None:
+    """Whatever the characters, the texts that are read are those that were written, in order."""
+    asked = read(json.dumps({"texts": texts}).encode(), single)
+
+    assert (list(asked.texts), asked.pairs) == (texts, None)
 
 
 @NO_DEADLINE
 @given(
-    st.binary(max_size=200)
+    body=st.binary(max_size=200)
     | st.recursive(
         st.none() | st.booleans() | st.text() | st.floats(),
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     ).map(lambda value: json.dumps(value).encode())
 )
-def test_any_body_is_read_or_refused(body: bytes) -> None:
+def test_any_body_is_read_or_refused(single: Package, body: bytes) -> None:
     """No bytes make the reader fail in another way than by a refusal."""
     with suppress(BadRequest):
-        assert read_request(body, text_pair=False, limits=LIMITS).texts
+        assert read(body, single).texts
 
 
 @pytest.mark.parametrize(
@@ -61,56 +76,65 @@ def test_any_body_is_read_or_refused(body: bytes) -> None:
     [
         (b"{", MalformedBody, "not JSON"),
         (b"", MalformedBody, "not JSON"),
-        (b"[1]", MalformedBody, "object"),
+        (b"[1]", WrongInput, "Expected `object`, got `array`"),
         (b'{"text": "\xff"}', MalformedBody, "not JSON"),
         (b'{"text": "\\ud800"}', MalformedBody, "not JSON"),
         ({}, WrongInput, "neither is"),
         ({"text": "a", "texts": ["a"]}, WrongInput, "both are"),
-        ({"text": 5}, WrongInput, "text must be a string, not a number"),
-        ({"text": None}, WrongInput, "not null"),
-        ({"text": ["a"]}, WrongInput, "not a list"),
+        ({"text": 5}, WrongInput, r"text: Expected `str \| null`, got `int`"),
+        ({"text": None}, WrongInput, "neither is"),
+        ({"text": ["a"]}, WrongInput, "got `array`"),
         ({"text": ""}, WrongInput, "text is empty"),
         ({"text": " \n"}, WrongInput, "text is empty"),
         ({"texts": []}, WrongInput, "texts is empty"),
-        ({"texts": "a"}, WrongInput, "must be a list of strings, not a string"),
-        ({"texts": ["a", {}]}, WrongInput, r"texts\[1\] must be a string, not an object"),
+        ({"texts": "a"}, WrongInput, r"texts: Expected `array \| null`, got `str`"),
+        ({"texts": ["a", {}]}, WrongInput, r"texts\[1\]: Expected `str`, got `object`"),
         ({"texts": ["a", ""]}, WrongInput, r"texts\[1\] is empty"),
-        ({"text": "a", "txt": 1}, WrongInput, "'txt'"),
-        ({"text": "a", "all_scores": 1}, WrongInput, "all_scores"),
+        ({"text": "a", "txt": 1}, WrongInput, "`txt`"),
+        ({"text": "a", "scores": "some"}, WrongInput, "scores: Invalid enum value 'some'"),
+        ({"text": "a", "top_k": 0}, WrongInput, "top_k: Expected `int` >= 1"),
+        ({"text": "a", "abstain_below": 1.5}, WrongInput, "abstain_below: .* <= 1"),
+        ({"text": "a", "threshold": 0.5}, WrongInput, "threshold is for multi-label"),
+        ({"text": "a", "window": {"stride": -1}}, WrongInput, "window.stride: .* >= 0"),
+        ({"text": "a", "deadline_ms": 0}, WrongInput, "deadline_ms: .* > 0"),
+        ({"text": "a", "priority": "low"}, WrongInput, "priority: Invalid enum value 'low'"),
         ({"text": "a", "text_pair": "b"}, WrongInput, "text_pair is not understood"),
         ({"text": "a" * 21}, TooLarge, "21 characters; the limit is 20"),
         ({"texts": ["a"] * 4}, TooLarge, "4 texts; the limit is 3"),
     ],
 )
-def test_refusals_name_the_field(body: Any, error: type[ServingError], words: str) -> None:
+def test_refusals_name_the_field(
+    single: Package, body: Any, error: type[ServingError], words: str
+) -> None:
     """Each wrong body has its own error class and a sentence on what was seen."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
 
     with pytest.raises(error, match=words):
-        read_request(sent, text_pair=False, limits=LIMITS)
+        read(sent, single)
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
         ({"text": "a"}, "text_pair is needed"),
-        ({"texts": ["a"], "text_pair": "b"}, "text_pairs is needed"),
+        ({"texts": ["a"], "text_pair": "b"}, "text_pair goes with text; send text_pairs"),
+        ({"texts": ["a"]}, "text_pairs is needed"),
         ({"texts": ["a", "b"], "text_pairs": ["c"]}, "2 texts, but text_pairs 1"),
-        ({"text": "a", "text_pair": 5}, "text_pair must be a string"),
+        ({"text": "a", "text_pair": 5}, r"text_pair: Expected `str \| null`"),
     ],
 )
-def test_a_pair_model_wants_pairs(body: Any, words: str) -> None:
+def test_a_pair_model_wants_pairs(make_package: MakePackage, body: Any, words: str) -> None:
     """A model of two texts refuses one, and lists of different lengths."""
     with pytest.raises(WrongInput, match=words):
-        read_request(json.dumps(body).encode(), text_pair=True, limits=LIMITS)
+        read(json.dumps(body).encode(), make_package(text_pair=True))
 
 
-def test_pairs_arrive_as_sent() -> None:
+def test_pairs_arrive_as_sent(make_package: MakePackage) -> None:
     """Second texts stand beside their first ones."""
     body = json.dumps({"texts": ["a", "b"], "text_pairs": ["c", "d"]}).encode()
-    request = read_request(body, text_pair=True, limits=LIMITS)
+    asked = read(body, make_package(text_pair=True))
 
-    assert (request.texts, request.pairs) == (("a", "b"), ("c", "d"))
+    assert (asked.texts, asked.pairs) == (["a", "b"], ["c", "d"])
 
 
 def test_every_error_has_its_status_and_one_body() -> None:

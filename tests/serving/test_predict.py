@@ -4,49 +4,30 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import uvicorn
 from rich.console import Console
 
 from serving.client import Client, RemoteError
-from serving.core import Core
 from serving.errors import PackageError
 from serving.lanes import Lanes
 from serving.options import PredictOptions
 from serving.package import Package
 from serving.predict import NoInput, predict
-from serving.protocols.asgi import Endpoint
-from serving.protocols.documentation import build_documentation
-from serving.settings import ServeSettings
 
 LANES = Lanes(count=1, threads=1)
 MakePackage = Callable[..., Package]
 
 
 @pytest.fixture
-def url(package: Package) -> Iterator[str]:
-    """A replica's ASGI app on a real socket, without Ray."""
-    settings = ServeSettings(package="p")
-    endpoint = Endpoint(
-        Core(package, LANES, settings), settings, build_documentation(package, LANES, dict)
-    )
-    config = uvicorn.Config(endpoint, port=0, log_level="error", lifespan="off")
-    server = uvicorn.Server(config)
-    socket = config.bind_socket()
-    thread = threading.Thread(target=server.run, args=([socket],))
-    thread.start()
-    address = f"http://127.0.0.1:{socket.getsockname()[1]}"
-    with Client(address) as client:
-        client.wait_ready(timeout_s=30)
-    yield address
-    server.should_exit = True
-    thread.join()
+def url(package: Package, listening: Callable[..., Any]) -> Iterator[str]:
+    """Of a real server."""
+    with listening(package) as url:
+        yield url
 
 
 def test_server_and_engine_give_the_same_document(
@@ -67,10 +48,10 @@ def test_server_and_engine_give_the_same_document(
 def test_client_answers(url: str) -> None:
     """One text gives an object, several a list in order, with every score on request."""
     with Client(url) as client:
-        one = client.predict("good", all_scores=True)
+        one = client.predict("good", scores="all")
 
         assert set(one) == {"label", "score", "scores"}
-        assert client.predict_many(["bad", "good"], all_scores=True)[1] == one
+        assert client.predict_many(["bad", "good"], scores="all")[1] == one
 
 
 def test_client_raises_the_servers_words(url: str) -> None:

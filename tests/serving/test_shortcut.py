@@ -38,7 +38,7 @@ def through(package: Package, scenario: Scenario) -> None:
     async def run() -> None:
         settings = ServeSettings(package="p")
         core = Core(package, LANES, settings)
-        endpoint = Endpoint(core, settings, build_documentation(package, LANES, core.operations))
+        endpoint = Endpoint(core, settings, build_documentation(core))
         transport = httpx.ASGITransport(app=Shortcut(Behind(), endpoint=lambda: endpoint))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             await scenario(client, endpoint)
@@ -53,6 +53,8 @@ def test_hot_paths_answer_as_the_endpoint_does(package: Package) -> None:
     async def scenario(client: httpx.AsyncClient, endpoint: Endpoint) -> None:
         calls = [
             ("POST", "/predict", b'{"texts": ["good", "bad soup"]}', 200),
+            ("POST", "/", b'{"inputs": "good"}', 200),
+            ("GET", "/v2/models/tiny", b"", 200),
             ("POST", "/predict", b"{", 400),
             ("GET", "/predict", b"", 405),
             ("GET", "/healthz", b"", 200),

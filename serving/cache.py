@@ -1,0 +1,222 @@
+"""Answers kept: the same token ids to the same package give the same bits, so they need no second run.
+
+Before the queue, per text: first this process's memory, then Redis when there is one, then whoever
+computes the same text right now, and only then the lanes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from cachetools import TTLCache
+
+from serving.encoding import Encoding, Logits
+from serving.errors import DeadlineExceeded
+from serving.line import Priority
+from serving.work import Answer
+
+if TYPE_CHECKING:  # Redis's client takes memory that only those pay who use it
+    from serving.shared_cache import SharedCache
+
+_KEY_BYTES = 16
+# Of one entry beside its row: key, dictionary slots and links of the LRU, objects; measured.
+_ENTRY_BYTES = 500
+
+
+class Asks(Protocol):
+    """What `serving.batcher.Batcher` does."""
+
+    async def answer(
+        self, encodings: Sequence[Encoding], *, within_ms: float, priority: Priority
+    ) -> list[Answer]:
+        """One answer an encoding, in order."""
+        ...
+
+
+@dataclass(slots=True)
+class CacheTally:
+    """Texts since the start: found in memory, in Redis, computed for another just then, and not."""
+
+    memory: int = 0
+    redis: int = 0
+    joined: int = 0
+    missed: int = 0
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """One distinct text of a call: where it stands, and its answer once there is one."""
+
+    encoding: Encoding
+    places: list[int] = field(default_factory=list)
+    answer: Answer | None = None
+
+
+class Cache:
+    """Asks *batcher* only for what is not known. max_bytes of memory, each entry for *ttl_s*."""
+
+    def __init__(  # noqa: PLR0913 - whom it asks, for what, and its limits
+        self,
+        batcher: Asks,
+        *,
+        package_digest: str,
+        labels: int,
+        max_bytes: int,
+        ttl_s: float,
+        shared: SharedCache | None = None,
+    ) -> None:
+        self._batcher = batcher
+        self._salt = bytes.fromhex(package_digest)
+        self._row_bytes = 4 * labels
+        self._memory: TTLCache[bytes, bytes] = TTLCache(
+            max_bytes, ttl_s, timer=time.monotonic, getsizeof=lambda row: len(row) + _ENTRY_BYTES
+        )
+        self._shared = shared
+        self._flights: dict[tuple[bytes, Priority], asyncio.Future[Answer | None]] = {}
+        self.tally = CacheTally()
+
+    def numbers(self) -> dict[str, float]:
+        """Live numbers: answers in memory and what they take, and where texts' answers came from."""
+        numbers: dict[str, float] = {
+            "cache_entries": len(self._memory),
+            "cache_bytes": int(self._memory.currsize),
+            "cache_memory_hits": self.tally.memory,
+            "cache_joined": self.tally.joined,
+            "cache_misses": self.tally.missed,
+        }
+        if self._shared:
+            numbers["cache_redis_hits"] = self.tally.redis
+            numbers["cache_redis_failures"] = self._shared.failures
+            numbers["cache_redis_dropped_writes"] = self._shared.dropped_writes
+        return numbers
+
+    async def answer(
+        self,
+        encodings: Sequence[Encoding],
+        *,
+        within_ms: float = math.inf,
+        priority: Priority = "interactive",
+        fresh: bool = False,
+    ) -> list[Answer]:
+        """One answer an encoding, in order, as `Batcher.answer`. fresh: computed now, and kept."""
+        due_s = time.perf_counter() + within_ms / 1e3
+        wanted = self._distinct(encodings)
+        if not fresh:
+            self._from_memory(wanted)
+            if self._shared and any(_open(wanted)):
+                await self._from_shared(self._shared, wanted)
+        while any(_open(wanted)):
+            await self._compute_or_join(wanted, due_s, priority, fresh=fresh)
+        by_place = {place: one.answer for one in wanted.values() for place in one.places}
+        answers = [by_place[place] for place in range(len(encodings))]
+        return [answer for answer in answers if answer is not None]  # none is: nothing is open
+
+    async def clear(self) -> int:
+        """Forget everything, here and in Redis; how many answers that were."""
+        removed = len(self._memory)
+        self._memory.clear()
+        return removed + (await self._shared.clear() if self._shared else 0)
+
+    async def close(self) -> None:
+        """Write to Redis what is to be written."""
+        if self._shared:
+            await self._shared.close()
+
+    def _distinct(self, encodings: Sequence[Encoding]) -> dict[bytes, _Wanted]:
+        wanted: dict[bytes, _Wanted] = {}
+        for place, encoding in enumerate(encodings):
+            wanted.setdefault(self._key(encoding), _Wanted(encoding)).places.append(place)
+        return wanted
+
+    def _key(self, encoding: Encoding) -> bytes:
+        digest = hashlib.blake2b(self._salt, digest_size=_KEY_BYTES)
+        digest.update(array("q", encoding.ids))
+        digest.update(array("q", encoding.type_ids))
+        return digest.digest()
+
+    def _from_memory(self, wanted: dict[bytes, _Wanted]) -> None:
+        for key, one in _open(wanted):
+            if row := self._memory.get(key):
+                one.answer = _known(row)
+                self.tally.memory += len(one.places)
+
+    async def _from_shared(self, shared: SharedCache, wanted: dict[bytes, _Wanted]) -> None:
+        for key, row in (await shared.get([key for key, _ in _open(wanted)])).items():
+            if len(row) == self._row_bytes:
+                wanted[key].answer = _known(row)
+                self._keep(key, row)
+                self.tally.redis += len(wanted[key].places)
+
+    async def _compute_or_join(
+        self, wanted: dict[bytes, _Wanted], due_s: float, priority: Priority, *, fresh: bool
+    ) -> None:
+        """Compute what nobody computes, then take what others did; some may be open still."""
+        mine: dict[bytes, _Wanted] = {}
+        others: dict[bytes, asyncio.Future[Answer | None]] = {}
+        for key, one in _open(wanted):
+            flight = None if fresh else self._flights.get((key, priority))
+            if flight is None:
+                mine[key] = one
+            else:
+                others[key] = flight
+        if mine:
+            await self._compute(mine, due_s, priority)
+        for key, flight in others.items():
+            # Of who leads the flight the caller may leave, or the deadline come, before ours.
+            done, _ = await asyncio.wait([flight], timeout=_left_s(due_s))
+            if not done:
+                raise DeadlineExceeded("Not answered in time: an equal text is being computed.")
+            if answer := flight.result():
+                wanted[key].answer = answer
+                self.tally.joined += len(wanted[key].places)
+
+    async def _compute(self, mine: dict[bytes, _Wanted], due_s: float, priority: Priority) -> None:
+        loop = asyncio.get_running_loop()
+        flights = {key: loop.create_future() for key in mine}
+        self._flights.update({(key, priority): flight for key, flight in flights.items()})
+        try:
+            answers = await self._batcher.answer(
+                [one.encoding for one in mine.values()],
+                within_ms=(due_s - time.perf_counter()) * 1e3,
+                priority=priority,
+            )
+            for (key, one), answer in zip(mine.items(), answers, strict=True):
+                one.answer = answer
+                self.tally.missed += len(one.places)
+                flights[key].set_result(answer)
+        finally:
+            for key, flight in flights.items():
+                if self._flights.get((key, priority)) is flight:
+                    del self._flights[key, priority]
+                if not flight.done():
+                    flight.set_result(None)  # whoever waits for it computes it himself
+        rows = {key: one.answer.logits.tobytes() for key, one in mine.items() if one.answer}
+        for key, row in rows.items():
+            self._keep(key, row)
+        if self._shared:
+            self._shared.put(rows)
+
+    def _keep(self, key: bytes, row: bytes) -> None:
+        if len(row) + _ENTRY_BYTES <= self._memory.maxsize:
+            self._memory[key] = row
+
+
+def _open(wanted: dict[bytes, _Wanted]) -> Iterator[tuple[bytes, _Wanted]]:
+    return ((key, one) for key, one in wanted.items() if one.answer is None)
+
+
+def _known(row: bytes) -> Answer:
+    logits: Logits = np.frombuffer(row, dtype=np.float32)
+    return Answer(logits=logits, queue_ms=0.0, infer_ms=0.0, cached=True)
+
+
+def _left_s(due_s: float) -> float | None:
+    return None if due_s == math.inf else max(0.0, due_s - time.perf_counter())

@@ -1,0 +1,197 @@
+"""Laws of who may come in: no key no answer, quotas to the text, and probes for everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from serving.client import Client, RemoteError
+from serving.environment import free_ports
+from serving.errors import QuotaUsedUp, RateLimited
+from serving.keys import Key, create_key
+from serving.metering import Meter
+from serving.package import Package
+
+Listening = Callable[..., AbstractContextManager[str]]
+REDIS = shutil.which("redis-server")
+NDJSON = {"content-type": "application/x-ndjson"}
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    """A real Redis."""
+    (port,) = free_ports(1)
+    words = [str(REDIS), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    deadline_s = time.monotonic() + 20
+    while True:
+        try:
+            redis.Redis(port=port).ping()
+            break
+        except redis.ConnectionError:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+    yield f"redis://127.0.0.1:{port}/0"
+    process.terminate()
+    process.wait(10)
+
+
+def a_key(**limits: Any) -> Key:
+    """With these limits."""
+    return Key(name="web", id="abc", digest="d" * 64, created_at="2026-01-01", **limits)
+
+
+def bearer(secret: str) -> dict[str, str]:
+    """The header."""
+    return {"authorization": f"Bearer {secret}"}
+
+
+def test_every_door_is_closed_without_a_key(
+    package: Package, listening: Listening, tmp_path: Path
+) -> None:
+    """401 and how to send one, at every path but the probes and the pages; with the key, answers."""
+    file = tmp_path / "keys.json"
+    _, secret = create_key(file, "web")
+    open_paths = ["/healthz", "/readyz", "/health", "/v2/health/ready", "/docs", "/openapi.json"]
+    asked: list[tuple[str, str, Any]] = [
+        ("POST", "/predict", {"text": "good"}),
+        ("POST", "/", {"inputs": "good"}),
+        ("POST", "/v1/classify", {"input": "good"}),
+        ("GET", "/info", None),
+        ("GET", "/cache", None),
+        ("GET", "/v2/models/tiny", None),
+    ]
+    with listening(package, keys=str(file)) as url, httpx.Client(base_url=url) as client:
+        assert [client.get(path).status_code for path in open_paths] == [200] * len(open_paths)
+        for method, path, body in asked:
+            closed = client.request(method, path, json=body)
+            assert (closed.status_code, closed.headers["www-authenticate"]) == (401, "Bearer")
+            assert closed.json()["error"]["type"] == "Unauthenticated"
+            wrong = client.request(method, path, json=body, headers=bearer(secret[:-1]))
+            assert wrong.status_code == 401
+            for headers in (bearer(secret), {"x-api-key": secret}):
+                right = client.request(method, path, json=body, headers=headers)
+                assert right.status_code == 200
+        with Client(url, api_key=secret) as ours, Client(url, tries=1) as nobody:
+            assert ours.predict("good")["label"]
+            with pytest.raises(RemoteError, match="key"):
+                nobody.predict("good")
+
+
+def test_only_an_admin_changes_the_server(
+    package: Package, listening: Listening, tmp_path: Path
+) -> None:
+    """Another key may look, but not clear."""
+    file = tmp_path / "keys.json"
+    (_, web), (_, admin) = create_key(file, "web"), create_key(file, "admin", admin=True)
+    with listening(package, keys=str(file)) as url:
+        codes = [
+            httpx.delete(f"{url}/cache", headers=bearer(secret)).status_code
+            for secret in (web, admin)
+        ]
+
+    assert codes == [403, 200]
+
+
+def test_a_quota_counts_texts_wherever_they_come_in(
+    package: Package, listening: Listening, tmp_path: Path
+) -> None:
+    """Lists, lines and single texts all count; what is refused does not; Retry-After says when."""
+    file = tmp_path / "keys.json"
+    _, secret = create_key(file, "web", texts_per_day=10)
+    with listening(package, keys=str(file)) as url:
+        client = httpx.Client(base_url=url, headers=bearer(secret))
+        assert client.post("/predict", json={"texts": ["good"] * 4}).status_code == 200
+        lines = client.post("/predict", content='{"text": "good"}\n' * 3, headers=NDJSON)
+        assert all("label" in json.loads(line) for line in lines.text.splitlines())
+        over = client.post("/predict", json={"texts": ["good"] * 4})
+        assert (over.status_code, over.json()["error"]["type"]) == (429, "QuotaUsedUp")
+        assert 1 <= int(over.headers["retry-after"]) <= 86_400
+        assert client.post("/", json={"inputs": ["good"] * 3}).status_code == 200
+        assert client.post("/predict", json={"text": "good"}).status_code == 429
+
+
+@pytest.mark.skipif(REDIS is None, reason="no redis-server on this machine")
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_quota_is_exact_among_fifty(shared: bool, request: pytest.FixtureRequest) -> None:
+    """Fifty callers at once, of two servers where they share Redis: as many pass as may."""
+    url = request.getfixturevalue("redis_url") if shared else None
+    key = a_key(texts_per_day=103)
+
+    async def caller(meter: Meter) -> int:
+        passed = 0
+        for _ in range(4):
+            try:
+                await meter.take(key, 1)
+                passed += 1
+            except QuotaUsedUp:
+                pass
+        return passed
+
+    async def run() -> int:
+        meters = [Meter(url), Meter(url)] if shared else [Meter()]
+        callers = [caller(meters[number % len(meters)]) for number in range(50)]
+        return sum(await asyncio.gather(*callers))
+
+    assert asyncio.run(run()) == 103
+
+
+def test_a_rate_is_kept_and_a_call_beyond_it_can_never_pass() -> None:
+    """As many texts as a second has; a call of more is told to come in parts."""
+
+    async def run() -> list[bool]:
+        meter, key, passed = Meter(), a_key(texts_per_s=1000), []
+        with pytest.raises(RateLimited, match="1001 texts"):
+            await meter.take(key, 1001)
+        for _ in range(5):
+            try:
+                await meter.take(key, 400)
+                passed.append(True)
+            except RateLimited:
+                passed.append(False)
+        return passed
+
+    passed = asyncio.run(run())
+    assert passed[0]
+    assert not all(passed)
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(
+    package: Package, listening: Listening
+) -> None:
+    """A caller that sends a byte and no more gets a 408, and holds nothing any longer."""
+    with listening(package, body_timeout_s=0.2) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as line:
+            line.sendall(b"POST /predict HTTP/1.1\r\nhost: h\r\ncontent-length: 100\r\n\r\n{")
+            answer = line.recv(4096)
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"SlowBody" in answer + b""
+
+
+def test_streams_are_bounded(package: Package, listening: Listening) -> None:
+    """As many as may be, the next is refused at once, and a place that is left is free again."""
+    with listening(package, max_streams=1) as url:
+        host, port = url.removeprefix("http://").split(":")
+        head = "POST /predict HTTP/1.1\r\nhost: h\r\ncontent-length: 100\r\n"
+        with socket.create_connection((host, int(port)), timeout=20) as line:
+            line.sendall(f"{head}content-type: application/jsonl\r\n\r\n".encode())
+            assert b" 200 " in line.recv(4096)
+            refused = httpx.post(f"{url}/predict", content="", headers=NDJSON)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        deadline_s = time.monotonic() + 20
+        while httpx.post(f"{url}/predict", content="", headers=NDJSON).status_code != 200:
+            assert time.monotonic() < deadline_s
