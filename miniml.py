@@ -129,6 +129,7 @@ _stage(app, "train", "training.options:TrainOptions", "training.train:train")
 _stage(app, "export", "export.options:ExportOptions", "export.pipeline:export_package")
 _stage(app, "serve", "serving.options:ServeOptions", "serving.server:serve")
 _stage(app, "predict", "serving.options:PredictOptions", "serving.predict:predict")
+_stage(app, "top", "serving.options:TopOptions", "serving.top:top")
 _stage(cache_app, "stats", "serving.options:CacheOptions", "serving.known:cache_stats")
 _stage(cache_app, "clear", "serving.options:CacheOptions", "serving.known:clear_cache")
 for _verb, _options, _function in (

@@ -22,8 +22,9 @@ from benchmarks.client_process import allow_files
 from benchmarks.locusts.session import LocustSession
 from benchmarks.schedule import level_at, stages
 from benchmarks.workloads import REPEATED, WORKLOADS
+from serving.client import key_header
 
-_HEADERS = {"content-type": "application/json"}
+_HEADERS = {"content-type": "application/json", **key_header()}
 _FRESH = {"cache-control": "no-cache"}
 _MOST_CONNECTIONS = 10_000  # Locust's users are the limit
 

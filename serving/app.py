@@ -23,36 +23,43 @@ from serving.gpu import default_streams, gpus_for
 from serving.keys import KeyRing
 from serving.lanes import Lanes, choose_lanes, usable_cores
 from serving.locate import locate
+from serving.metrics import put_together
 from serving.package import PackageConfig, open_package, read_config
-from serving.protocols.asgi import AsgiApp, Endpoint
-from serving.protocols.documentation import OwnCache, build_documentation
+from serving.protocols.asgi import AsgiApp
+from serving.protocols.replicas import Here
+from serving.protocols.surface import build_endpoint
 from serving.settings import ServeSettings
 from serving.shortcut import MAX_ONGOING_REQUESTS
 
 _SWITCH_INTERVAL_S = 5e-4
 
 
-class AllCaches:
-    """What every replica of this application knows: each is asked, by Ray. *own* is this one's."""
+class AllReplicas:
+    """Every replica of this application: each is asked, by Ray. *here* is this one."""
 
-    def __init__(self, own: OwnCache) -> None:
-        self._own = own
+    def __init__(self, here: Here) -> None:
+        self._here = here
 
-    async def numbers(self) -> dict[str, float]:
+    async def cache_numbers(self) -> dict[str, float]:
         """Added up."""
+        await self._here.cache_numbers()  # raises when none is kept; that is the same in all
         total: Counter[str] = Counter()
         for numbers in await self._everywhere("cache_numbers"):
             total.update(numbers)
         return dict(total)
 
-    async def clear(self) -> int:
-        """Forget everything, in Redis too."""
+    async def clear_cache(self) -> int:
+        """In each, and in Redis."""
+        await self._here.cache_numbers()
         return sum(await self._everywhere("clear_cache"))
 
+    async def metrics(self) -> bytes:
+        """Each sample with its replica."""
+        return put_together(await self._everywhere("metrics"))
+
     async def _everywhere(self, method: str) -> list[Any]:
-        await self._own.numbers()  # raises when none is kept; that is the same in all
-        here = serve.get_replica_context()
-        handle: Any = serve.get_deployment_handle(here.deployment, here.app_name)
+        context = serve.get_replica_context()
+        handle: Any = serve.get_deployment_handle(context.deployment, context.app_name)
         answers: list[Any] = await handle.broadcast(method).results_async()
         return answers
 
@@ -83,23 +90,32 @@ class Encoder:
         if isinstance(lanes, int):  # cores, to be split by what is fastest on this machine
             lanes = calibrated_lanes(package, lanes)
         self._core = Core(package, lanes, settings)
-        self._cache = OwnCache(self._core)
-        documentation = build_documentation(self._core, AllCaches(self._cache))
-        gate = _gate(settings)
-        self.miniml_endpoint = Endpoint(self._core, settings, documentation, gate)
+        self.miniml_endpoint = build_endpoint(
+            self._core, settings, gate=_gate(settings), replicas=self._all_replicas
+        )
 
     async def check_health(self) -> None:
         """Called by Ray; after three failures in a row it replaces the replica."""
         if not self._core.healthy():
             raise EngineFailed("A lane has stalled.")
 
+    def _all_replicas(self, here: Here) -> AllReplicas:
+        self._here = here
+        return AllReplicas(here)
+
+    # What `AllReplicas` asks each for.
+
     async def cache_numbers(self) -> dict[str, float]:
-        """Of this replica; see `AllCaches`."""
-        return await self._cache.numbers()
+        """Of this replica."""
+        return await self._here.cache_numbers()
 
     async def clear_cache(self) -> int:
         """In this replica, and in Redis."""
-        return await self._cache.clear()
+        return await self._here.clear_cache()
+
+    async def metrics(self) -> tuple[str, bytes]:
+        """This replica's name and its metrics."""
+        return serve.get_replica_context().replica_id.unique_id, await self._here.metrics()
 
     def __serve_build_asgi_app__(self) -> AsgiApp:
         """The ASGI app; an object, since Ray takes a bound method for an ASGI 2 app."""

@@ -31,6 +31,12 @@ Outcome = httpx.Response | httpx.HTTPError
 Body = dict[str, Any]
 
 
+def key_header(api_key: str | None = None) -> dict[str, str]:
+    """The header with the key, or with $MINIML_API_KEY; empty without either."""
+    key = api_key or os.environ.get("MINIML_API_KEY")
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
 class RemoteError(ServingError):
     """The server answered with an error, or not at all."""
 
@@ -79,8 +85,7 @@ class _Common:
         texts_per_call: int = 64,
     ) -> None:
         self.url = url.rstrip("/")
-        key = api_key or os.environ.get("MINIML_API_KEY")
-        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._headers = key_header(api_key)
         self._timeout_s = timeout_s
         self._tries = tries
         self._texts_per_call = texts_per_call

@@ -141,6 +141,8 @@ class Core:
             "queued_ms": round(self._batcher.queued_ms, 3),
             "batches": tally.batches,
             "texts": tally.texts,
+            "useful_tokens": tally.useful_tokens,
+            "padded_tokens": tally.padded_tokens,
             "useful_token_ratio": round(tally.useful_tokens / max(1, tally.padded_tokens), 4),
             "cost_error": round(self._cost.error, 4),
             "loop_late_p50_ms": round(self._pulse.late_ms(50), 3),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import httpx
 from rich.table import Table
 
-from serving.client import RemoteError
+from serving.client import RemoteError, key_header
 from serving.options import CacheOptions
 
 _NAMES = {
@@ -81,10 +80,8 @@ def clear_cache(options: CacheOptions) -> Cleared:
 def _ask(options: CacheOptions, method: str) -> dict[str, float]:
     url = options.url.rstrip("/")
     try:
-        key = os.environ.get("MINIML_API_KEY")
-        headers = {"authorization": f"Bearer {key}"} if key else {}
         response = httpx.request(
-            method, f"{url}/cache", headers=headers, timeout=60.0, trust_env=False
+            method, f"{url}/cache", headers=key_header(), timeout=60.0, trust_env=False
         )
         document = response.json()
         if response.status_code == httpx.codes.OK:

@@ -124,3 +124,15 @@ class RevokeKeyOptions:
     keys: Path | None = field(
         default=None, metadata={"help": "File of keys; default: keys.json under miniml's home."}
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopOptions:
+    """What a server does right now, until Ctrl-C.
+
+    [bold]miniml top --url http://127.0.0.1:8000[/]
+    """
+
+    url: str = field(default="http://127.0.0.1:8000", metadata={"help": "The server to watch."})
+    every_s: float = field(default=1.0, metadata={"help": "Seconds between two looks."})
+    looks: int = field(default=0, metadata={"help": "Looks, then end; 0: until Ctrl-C."})

@@ -80,6 +80,7 @@ def test_readme_commands(environment: dict[str, str]) -> None:
     assert "closed loop" in answers[3]
     assert "texts/s" in answers[3]
     assert "reviews/1" in answers[4]
+    assert "texts computed" in answers[5]
 
 
 def test_file_map_names_what_is_there() -> None:

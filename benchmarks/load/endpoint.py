@@ -10,13 +10,18 @@ import httpx
 
 from benchmarks.errors import ServerUnreachable
 from benchmarks.workloads import Row
+from serving.client import key_header
 
 
 def fetch_info(url: str) -> Mapping[str, Any]:
     """What the endpoint says of itself at `/info`. Raises `ServerUnreachable`."""
     _refuse_no_address(url)
     try:
-        response = httpx.get(f"{url.rstrip('/')}/info", timeout=10.0, trust_env=False)
+        response = httpx.get(
+            f"{url.rstrip('/')}/info", headers=key_header(), timeout=10.0, trust_env=False
+        )
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise ServerUnreachable(f"{url} wants an API key; put it into $MINIML_API_KEY.")
         response.raise_for_status()
         info = dict(response.json())
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, TypeError) as error:

@@ -11,6 +11,8 @@ from typing import Any
 
 import httptools
 
+from serving.client import key_header
+
 _TIMINGS = {b"x-tokenize-ms": 0, b"x-queue-ms": 1, b"x-infer-ms": 2}
 _FINAL = 200  # statuses below are announcements; the answer is still to come
 Timings = list[float | None]
@@ -24,11 +26,12 @@ def post_requests(
     fresh: no answer that the server knows already.
     """
     requests, start = [], 0
-    cache = "cache-control: no-cache\r\n" if fresh else ""
+    more = {"cache-control": "no-cache"} if fresh else {}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in (more | key_header()).items())
     for size in sizes_bytes:
         head = (
             f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
-            f"{cache}content-length: {size}\r\n\r\n"
+            f"{lines}content-length: {size}\r\n\r\n"
         )
         requests.append(head.encode() + content[start : start + size])
         start += size

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any
@@ -28,6 +29,7 @@ from serving.errors import (
 )
 from serving.gate import Gate
 from serving.line import HANDICAP_S, Priority
+from serving.metrics import Metrics
 from serving.protocols import oip
 from serving.protocols.asking import Door, Written
 from serving.protocols.classify import Classify
@@ -54,14 +56,17 @@ class Endpoint:
         core: Core,
         settings: ServeSettings,
         documentation: AsgiApp,
-        gate: Gate | None = None,
+        *,
+        gate: Gate | None,
+        metrics: Metrics,
     ) -> None:
         """Gate: who may come in; without one, everybody."""
         self._core = core
         self._settings = settings
         self._documentation = documentation
         self._gate = gate
-        self._lines = Lines(core, settings, gate)
+        self._metrics = metrics
+        self._lines = Lines(core, settings, gate, metrics)
         self._digest = core.package.digest.encode()
         self.draining = False
         self.routes = self._routes()
@@ -73,7 +78,7 @@ class Endpoint:
             try:
                 scope["key"] = self._gate.admit(scope["path"], scope["method"], headers)
             except ServingError as error:
-                await send_error(send, error)
+                await self._refuse("gate", error, send)
                 return
         methods = self.routes.get(scope["path"]) if scope["type"] == "http" else None
         if methods is None:
@@ -95,9 +100,9 @@ class Endpoint:
         version = f"{model}/versions/{oip.version_of(package)}"
         said = partial(_say, msgspec.json.encode(oip.model_metadata(package)))
         server = partial(_say, msgspec.json.encode(oip.server_metadata(package)))
-        infer = self._door(oip.Infer(package, settings))
-        predict = self._door(PredictOrInputs(package, settings))
-        nested = self._door(HuggingFace(package, settings, nested=True))
+        infer = self._door("open_inference", oip.Infer(package, settings))
+        predict = self._door("predict", PredictOrInputs(package, settings))
+        nested = self._door("hub", HuggingFace(package, settings, nested=True))
         alive = _reading(partial(_say, b'{"status":"ok"}'))
         ready = _reading(partial(self._ready, b'{"status":"ok"}'))
         live = _reading(partial(_say, b'{"live":true}'))
@@ -106,7 +111,7 @@ class Endpoint:
         return {
             "/predict": {"POST": partial(self._predict, predict)},
             "/": {"POST": nested, "GET": self._documentation, "HEAD": self._documentation},
-            "/v1/classify": {"POST": self._door(Classify(package, settings))},
+            "/v1/classify": {"POST": self._door("classify", Classify(package, settings))},
             "/healthz": alive,
             "/health": alive,
             "/readyz": ready,
@@ -130,14 +135,17 @@ class Endpoint:
             try:
                 await self._lines(scope, receive, send)
             except ServingError as error:
-                await send_error(send, error)
+                await self._refuse("lines", error, send)
         else:
             await predict(scope, receive, send)
 
-    def _door(self, door: Door) -> Handler:
-        return partial(self._ask, door)
+    def _door(self, name: str, door: Door) -> Handler:
+        return partial(self._ask, name, door)
 
-    async def _ask(self, door: Door, scope: Message, receive: Receive, send: Send) -> None:
+    async def _ask(
+        self, name: str, door: Door, scope: Message, receive: Receive, send: Send
+    ) -> None:
+        began_s = time.perf_counter()
         try:
             headers = dict(scope["headers"])
             within_ms, priority = _within_ms(headers), _priority(headers)
@@ -159,12 +167,17 @@ class Endpoint:
         except CallerLeft:
             return
         except ServingError as error:
-            await send_error(send, error)
+            await self._refuse(name, error, send)
         except Exception:  # noqa: BLE001 - the last line of defence: a bug must not hang a client
             _log.exception("A request failed; this is a bug")
-            await send_error(send, ServingError("The server failed on this request."))
+            await self._refuse(name, ServingError("The server failed on this request."), send)
         else:
             await _send(send, 200, written, self._headers(answered))
+            self._metrics.answered(name, answered, time.perf_counter() - began_s)
+
+    async def _refuse(self, name: str, error: ServingError, send: Send) -> None:
+        self._metrics.refused(name, error)
+        await send_error(send, error)
 
     def _headers(self, answered: Answered) -> Headers:
         return [

@@ -7,19 +7,20 @@ endpoint behind a firewall does not reach.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response
 from starlette.exceptions import HTTPException
 
-from serving.cache import Cache
 from serving.core import Core
-from serving.errors import NoCache, ServingError, UnknownPath, WrongMethod
+from serving.errors import ServingError, UnknownPath, WrongMethod
 from serving.lanes import Lanes
+from serving.metrics import CONTENT_TYPE
 from serving.package import Package
 from serving.protocols.contract import add_contract
 from serving.protocols.rendering import write_error
+from serving.protocols.replicas import Replicas
 
 _PAGES = Path(__file__).parent.parent / "static"
 # Scripts and styles stand in the page, and it asks nobody but this server.
@@ -32,42 +33,9 @@ _EXAMPLES = 16
 _PATHS = "What is served stands in /openapi.json, and for people at /docs."
 
 
-class Caches(Protocol):
-    """What is known, by this replica or by all of them."""
-
-    async def numbers(self) -> dict[str, float]:
-        """Live numbers of `serving.cache.Cache`; of several, added up."""
-        ...
-
-    async def clear(self) -> int:
-        """Forget everything; how many answers that were."""
-        ...
-
-
-class OwnCache:
-    """Of this replica. Raises `NoCache` where none is kept."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-
-    async def numbers(self) -> dict[str, float]:
-        """Live numbers."""
-        return self._cache.numbers()
-
-    async def clear(self) -> int:
-        """Forget everything, here and in Redis."""
-        return await self._cache.clear()
-
-    @property
-    def _cache(self) -> Cache:
-        if self._core.cache is None:
-            raise NoCache("This server keeps no answers.", hint="Start it with --cache-mb above 0.")
-        return self._core.cache
-
-
-def build_documentation(core: Core, caches: Caches | None = None) -> FastAPI:
-    """The FastAPI app beside the hot path. caches: of all replicas, where there may be several."""
-    package, caches = core.package, caches or OwnCache(core)
+def build_documentation(core: Core, replicas: Replicas) -> FastAPI:
+    """The FastAPI app beside the hot path."""
+    package = core.package
     app = FastAPI(title="miniml", version=package.digest[:12], docs_url=None, redoc_url=None)
     about = describe(package, core.lanes)
 
@@ -77,11 +45,15 @@ def build_documentation(core: Core, caches: Caches | None = None) -> FastAPI:
 
     @app.get("/cache", summary="Answers that are known, and how often they were asked for")
     async def cache_numbers() -> dict[str, float]:
-        return await caches.numbers()
+        return await replicas.cache_numbers()
 
     @app.delete("/cache", summary="Forget them, in every replica and in Redis")
     async def clear_cache() -> dict[str, int]:
-        return {"cleared": await caches.clear()}
+        return {"cleared": await replicas.clear_cache()}
+
+    @app.get("/metrics", summary="For Prometheus, of every replica")
+    async def metrics() -> Response:
+        return Response(await replicas.metrics(), media_type=CONTENT_TYPE.decode())
 
     _add_pages(app)
     _add_errors(app)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from serving.core import Answered, Core
 from serving.errors import Overloaded, ServingError, TooLarge
 from serving.gate import Gate
 from serving.keys import Key
+from serving.metrics import Metrics
 from serving.protocols.asking import Asked
 from serving.protocols.leaving import CallerLeft, Receive
 from serving.protocols.native import Native
@@ -32,8 +34,11 @@ Send = Callable[[Message], Awaitable[None]]
 class Lines:
     """The handler. Lines are bulk work unless they say otherwise."""
 
-    def __init__(self, core: Core, settings: ServeSettings, gate: Gate | None) -> None:
+    def __init__(
+        self, core: Core, settings: ServeSettings, gate: Gate | None, metrics: Metrics
+    ) -> None:
         self._core = core
+        self._metrics = metrics
         self._gate = gate
         self._free = settings.max_streams
         self._native = Native(core.package, settings)
@@ -77,20 +82,31 @@ class Lines:
             async for line in _lines(receive, self._max_line_bytes):
                 await working.put(group.create_task(self._answer(line, key)))
         except TooLarge as error:  # where the next line begins is not known
-            await working.put(group.create_task(_told(error)))
+            await working.put(group.create_task(self._told(error)))
         await working.put(None)
 
+    async def _told(self, error: ServingError) -> bytes:
+        return self._refused(error)
+
     async def _answer(self, line: bytes, key: Key | None) -> bytes:
+        began_s = time.perf_counter()
         try:
             asked = self._native.read(line, {})
             if self._gate:
                 await self._gate.charge(key, len(asked.texts))
-            return asked.write(await self._answered(asked)).body
+            answered = await self._answered(asked)
+            body = asked.write(answered).body
         except ServingError as error:
-            return write_error(error)
+            return self._refused(error)
         except Exception:  # noqa: BLE001 - the last line of defence: the other lines go on
             _log.exception("A line failed; this is a bug")
-            return write_error(ServingError("The server failed on this line."))
+            return self._refused(ServingError("The server failed on this line."))
+        self._metrics.answered("lines", answered, time.perf_counter() - began_s)
+        return body
+
+    def _refused(self, error: ServingError) -> bytes:
+        self._metrics.refused("lines", error)
+        return write_error(error)
 
     async def _answered(self, asked: Asked) -> Answered:
         while True:
@@ -104,10 +120,6 @@ class Lines:
                 )
             except Overloaded as error:
                 await asyncio.sleep(max(_LEAST_WAIT_S, error.retry_after_s))
-
-
-async def _told(error: ServingError) -> bytes:
-    return write_error(error)
 
 
 async def _write(send: Send, working: asyncio.Queue[asyncio.Task[bytes] | None]) -> None:

@@ -45,8 +45,7 @@ from serving.package import (
     Task,
     open_package,
 )
-from serving.protocols.asgi import Endpoint
-from serving.protocols.documentation import build_documentation
+from serving.protocols.surface import build_endpoint
 from serving.settings import ServeSettings
 
 WORDS = ("good", "bad", "soup", "staff", "cold", "warm", "not", "very", "the", "was", "and", "##s")
@@ -203,7 +202,7 @@ def listen(package: Package, **limits: Any) -> Iterator[str]:
     settings = ServeSettings(package="p", **limits)
     core = Core(package, lanes, settings)
     gate = Gate(KeyRing(Path(settings.keys)), Meter()) if settings.keys else None
-    endpoint = Endpoint(core, settings, build_documentation(core), gate)
+    endpoint = build_endpoint(core, settings, gate=gate)
     config = uvicorn.Config(endpoint, port=0, log_level="error", lifespan="off")
     server = uvicorn.Server(config)
     socket = config.bind_socket()

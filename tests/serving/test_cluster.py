@@ -223,6 +223,20 @@ def test_ready_and_alive(server: Server, package: Package) -> None:
     assert response.headers["x-package-digest"] == package.digest
 
 
+def test_replicas_are_asked_together(server: Server) -> None:
+    """What they know and did is added up and cleared by Ray, whichever of them was asked."""
+    for _ in range(2):
+        assert httpx.post(f"{server.url}/predict", json={"text": "good"}).status_code == 200
+    known = httpx.get(f"{server.url}/cache").json()
+    cleared = httpx.delete(f"{server.url}/cache").json()["cleared"]
+    metrics = httpx.get(f"{server.url}/metrics").text
+
+    assert known["cache_entries"] >= 1
+    assert cleared == known["cache_entries"]
+    assert httpx.get(f"{server.url}/cache").json()["cache_entries"] == 0
+    assert re.search(r'miniml_requests_total\{door="predict",replica="\w+",status="200"\}', metrics)
+
+
 @pytest.mark.parametrize("server", ["miniml serve, HAProxy"], indirect=True)
 def test_callers_do_not_steer_ray(server: Server) -> None:
     """A header by which Ray would give a request no time changes nothing; ids come back once."""

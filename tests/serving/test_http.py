@@ -19,8 +19,8 @@ from serving.errors import PackageError
 from serving.lanes import Lanes
 from serving.package import Package
 from serving.protocols.asgi import Endpoint
-from serving.protocols.documentation import build_documentation
 from serving.protocols.rendering import Shown, document
+from serving.protocols.surface import build_endpoint
 from serving.settings import ServeSettings
 from serving.work import Answer
 
@@ -36,7 +36,7 @@ def ask(package: Package, scenario: Scenario, **limits: Any) -> None:
     async def run() -> None:
         settings = ServeSettings(package="p", **({"cache_bytes": 0} | limits))
         core = Core(package, LANES, settings)
-        endpoint = Endpoint(core, settings, build_documentation(core))
+        endpoint = build_endpoint(core, settings)
         transport = httpx.ASGITransport(app=endpoint)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             await scenario(client, endpoint)

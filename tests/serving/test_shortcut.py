@@ -13,8 +13,8 @@ from serving.core import Core
 from serving.lanes import Lanes
 from serving.package import Package
 from serving.protocols.asgi import Endpoint, Message, Send
-from serving.protocols.documentation import build_documentation
 from serving.protocols.leaving import Receive
+from serving.protocols.surface import build_endpoint
 from serving.settings import ServeSettings
 from serving.shortcut import Shortcut, middlewares
 
@@ -38,7 +38,7 @@ def through(package: Package, scenario: Scenario) -> None:
     async def run() -> None:
         settings = ServeSettings(package="p")
         core = Core(package, LANES, settings)
-        endpoint = Endpoint(core, settings, build_documentation(core))
+        endpoint = build_endpoint(core, settings)
         transport = httpx.ASGITransport(app=Shortcut(Behind(), endpoint=lambda: endpoint))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             await scenario(client, endpoint)

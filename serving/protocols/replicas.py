@@ -1,0 +1,52 @@
+"""What can be asked of this replica, or of all of them at once."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from serving.cache import Cache
+from serving.core import Core
+from serving.errors import NoCache
+from serving.metrics import Metrics
+
+
+class Replicas(Protocol):
+    """One replica, or all of an application; of several, numbers are added up."""
+
+    async def cache_numbers(self) -> dict[str, float]:
+        """Live numbers of `serving.cache.Cache`. Raises `NoCache` where none is kept."""
+        ...
+
+    async def clear_cache(self) -> int:
+        """Forget everything, in Redis too; how many answers that were. Raises `NoCache`."""
+        ...
+
+    async def metrics(self) -> bytes:
+        """For Prometheus, in its text format."""
+        ...
+
+
+class Here:
+    """This replica."""
+
+    def __init__(self, core: Core, metrics: Metrics) -> None:
+        self._core = core
+        self._metrics = metrics
+
+    async def cache_numbers(self) -> dict[str, float]:
+        """Live numbers."""
+        return self._cache.numbers()
+
+    async def clear_cache(self) -> int:
+        """Forget everything, here and in Redis."""
+        return await self._cache.clear()
+
+    async def metrics(self) -> bytes:
+        """As they are now."""
+        return self._metrics.text()
+
+    @property
+    def _cache(self) -> Cache:
+        if self._core.cache is None:
+            raise NoCache("This server keeps no answers.", hint="Start it with --cache-mb above 0.")
+        return self._core.cache
