@@ -150,6 +150,7 @@ _stage(bench_app, "load", "benchmarks.options:LoadOptions", "benchmarks.load:run
 _stage(bench_app, "slo", "benchmarks.options:SloOptions", "benchmarks.slo.run:run_slo")
 _stage(bench_app, "tune", "benchmarks.options:TuneOptions", "benchmarks.tune.run:run_tune")
 _stage(bench_app, "engine", "benchmarks.options:EngineOptions", "benchmarks.engines:run_engines")
+_stage(bench_app, "cache", "benchmarks.options:CacheBenchOptions", "benchmarks.knowing:run_cache")
 _stage(bench_app, "peers", "benchmarks.options:PeersOptions", "benchmarks.peers.run:run_peers")
 _stage(
     bench_app,

@@ -140,6 +140,29 @@ class DemoOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheBenchOptions:
+    """What known answers are worth: computed, known, and as callers repeat texts, in one run.
+
+    [bold]miniml bench cache --package demo@latest[/]
+    """
+
+    package: str = field(default="latest", metadata={"help": "Package reference."})
+    port: int = field(default=8000, metadata={"help": "Port to serve on meanwhile."})
+    rounds: int = field(default=3, metadata={"help": "Rounds, each over all ways in turn."})
+    seconds: float = field(default=6.0, metadata={"help": "Seconds measured of each."})
+    warmup_s: float = field(
+        default=2.0, metadata={"help": "Seconds before, not measured; none before repeated texts."}
+    )
+    connections: int = field(default=32, metadata={"help": "Each with one request at a time."})
+    distinct: int = field(default=10_000, metadata={"help": "Different texts that are repeated."})
+    exponent: float = field(default=1.1, metadata={"help": "Of Zipf's law."})
+    seed: int = field(default=0, metadata={"help": "Seed of texts and of their order."})
+    output: Path | None = field(
+        default=None, metadata={"help": "Where the JSON record goes; default: a new file, named."}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
     """A package beside plain ONNX fp32 and the transformers pipeline, without a server.
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # Redis's client takes memory that only those pay who use it
 _KEY_BYTES = 16
 # Of one entry beside its row: key, dictionary slots and links of the LRU, objects; measured.
 _ENTRY_BYTES = 500
+_WORTH = 0.05
 
 
 class Asks(Protocol):
@@ -82,6 +83,12 @@ class Cache:
         self._shared = shared
         self._flights: dict[tuple[bytes, Priority], asyncio.Future[Answer | None]] = {}
         self.tally = CacheTally()
+
+    @property
+    def pays(self) -> bool:
+        """Whether enough of what is asked is known."""
+        known = self.tally.memory + self.tally.redis + self.tally.joined
+        return known > _WORTH * (known + self.tally.missed)
 
     def numbers(self) -> dict[str, float]:
         """Live numbers: answers in memory and what they take, and where texts' answers came from."""

@@ -109,7 +109,9 @@ class Core:
         """
         self._pulse.start()
         chars = characters(texts, pairs)
-        self._batcher.refuse_without_room([self._estimate.tokens(count) for count in chars])
+        # Where many answers are known, a text is worth reading though there is no room for its work.
+        if fresh or self._cache is None or not self._cache.pays:
+            self._batcher.refuse_without_room([self._estimate.tokens(count) for count in chars])
         start_s = time.perf_counter()
         read = await self._reader.read(texts, pairs, reading)
         tokens = [len(encoding) for encoding in read.encodings]

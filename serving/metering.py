@@ -12,7 +12,7 @@ from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerSecond
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 
-from serving.errors import QuotaUsedUp, RateLimited
+from serving.errors import QuotaUsedUp, RateLimited, TooLarge
 from serving.keys import Key
 
 _NAMESPACE = "miniml-limits"
@@ -32,15 +32,15 @@ class Meter:
     async def take(self, key: Key, texts: int) -> None:
         """Count *texts* for *key*, or none of them.
 
-        Raises `RateLimited` or `QuotaUsedUp`, with when to ask again.
+        Raises `RateLimited` or `QuotaUsedUp`, with when to ask again; `TooLarge` where it would never
+        pass.
         """
         async with self._turn:  # else a call that is refused could have others refused meanwhile
             if key.texts_per_s:
                 second = RateLimitItemPerSecond(key.texts_per_s, namespace=_NAMESPACE)
                 if texts > key.texts_per_s:
-                    raise RateLimited(
+                    raise TooLarge(
                         f"The call has {texts} texts; this key may ask {key.texts_per_s} a second.",
-                        retry_after_s=1.0,
                         hint="Send several smaller calls.",
                     )
                 if not await self._counts(second, key, texts):

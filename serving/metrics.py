@@ -90,8 +90,9 @@ class Metrics:
         self._requests.labels(door, "200").inc()
         self._seconds.labels(door).observe(took_s)
         self._stages.labels("tokenize").observe(answered.tokenize_ms / 1e3)
-        self._stages.labels("queue").observe(answered.queue_ms / 1e3)
-        self._stages.labels("infer").observe(answered.infer_ms / 1e3)
+        if answered.cached < len(answered.answers):  # else nothing waited or ran
+            self._stages.labels("queue").observe(answered.queue_ms / 1e3)
+            self._stages.labels("infer").observe(answered.infer_ms / 1e3)
         self._texts.observe(len(answered.answers))
         for answer in answered.answers:
             given = prediction(answer.logits, self._package)

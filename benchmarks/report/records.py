@@ -19,6 +19,7 @@ VERSIONS = {
     "slo": 1,
     "core": 1,
     "engine": 1,
+    "cache": 1,
     "backends": 1,
     "peers": 1,
     "planner": 1,

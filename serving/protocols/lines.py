@@ -1,7 +1,7 @@
 """Newline-delimited JSON at `/predict`: a request a line in, an answer a line out, in order.
 
 The stream is its own back-pressure: no more lines are read than are worked on, a line that finds the
-queue full waits and asks again, and a line that cannot be answered is answered by its error.
+queue full, or its key's second used up, waits and asks again, and a line that cannot be answered is answered by its error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from serving.core import Answered, Core
-from serving.errors import Overloaded, ServingError, TooLarge
+from serving.errors import Overloaded, RateLimited, ServingError, TooLarge
 from serving.gate import Gate
 from serving.keys import Key
 from serving.metrics import Metrics
@@ -92,9 +92,7 @@ class Lines:
         began_s = time.perf_counter()
         try:
             asked = self._native.read(line, {})
-            if self._gate:
-                await self._gate.charge(key, len(asked.texts))
-            answered = await self._answered(asked)
+            answered = await self._answered(asked, key)
             body = asked.write(answered).body
         except ServingError as error:
             return self._refused(error)
@@ -108,9 +106,13 @@ class Lines:
         self._metrics.refused("lines", error)
         return write_error(error)
 
-    async def _answered(self, asked: Asked) -> Answered:
+    async def _answered(self, asked: Asked, key: Key | None) -> Answered:
+        paid = self._gate is None
         while True:
             try:
+                if self._gate and not paid:
+                    await self._gate.charge(key, len(asked.texts))
+                    paid = True
                 return await self._core.ask(
                     asked.texts,
                     asked.pairs,
@@ -118,7 +120,7 @@ class Lines:
                     within_ms=asked.within_ms,
                     priority=asked.priority or "bulk",
                 )
-            except Overloaded as error:
+            except (Overloaded, RateLimited) as error:
                 await asyncio.sleep(max(_LEAST_WAIT_S, error.retry_after_s))
 
 

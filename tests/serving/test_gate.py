@@ -19,7 +19,7 @@ import redis
 
 from serving.client import Client, RemoteError
 from serving.environment import free_ports
-from serving.errors import QuotaUsedUp, RateLimited
+from serving.errors import QuotaUsedUp, RateLimited, TooLarge
 from serving.keys import Key, create_key
 from serving.metering import Meter
 from serving.package import Package
@@ -153,7 +153,7 @@ def test_a_rate_is_kept_and_a_call_beyond_it_can_never_pass() -> None:
 
     async def run() -> list[bool]:
         meter, key, passed = Meter(), a_key(texts_per_s=1000), []
-        with pytest.raises(RateLimited, match="1001 texts"):
+        with pytest.raises(TooLarge, match="1001 texts"):
             await meter.take(key, 1001)
         for _ in range(5):
             try:
@@ -166,6 +166,21 @@ def test_a_rate_is_kept_and_a_call_beyond_it_can_never_pass() -> None:
     passed = asyncio.run(run())
     assert passed[0]
     assert not all(passed)
+
+
+def test_lines_wait_for_their_keys_next_second(
+    package: Package, listening: Listening, tmp_path: Path
+) -> None:
+    """A stream is slowed down, not refused: every line gets its answer."""
+    file = tmp_path / "keys.json"
+    _, secret = create_key(file, "web", texts_per_s=20)
+    content = "".join(json.dumps({"text": f"good {n}"}) + "\n" for n in range(50))
+    with listening(package, keys=str(file)) as url:
+        lines = httpx.post(
+            f"{url}/predict", content=content, headers=NDJSON | bearer(secret), timeout=60
+        )
+
+    assert ["label" in json.loads(line) for line in lines.text.splitlines()] == [True] * 50
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(

@@ -198,6 +198,28 @@ def test_overload_answers_at_once_with_retry_after(package: Package) -> None:
     ask(package, scenario, max_queue_ms=0.5, max_batch=1)
 
 
+def test_known_answers_are_given_though_the_queue_is_full(package: Package) -> None:
+    """A full queue refuses what must be computed, and not what is known."""
+
+    async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
+        known = {"text": "good"}
+        await client.post("/predict", json=known)
+        await client.post("/predict", json=known)
+        work = [
+            client.post("/predict", json={"texts": [f"soup {call} {n}" for n in range(64)]})
+            for call in range(12)
+        ]
+        busy = [asyncio.create_task(call) for call in work]
+        await asyncio.sleep(0)
+        again = await client.post("/predict", json=known)
+        statuses = {response.status_code for response in await asyncio.gather(*busy)}
+
+        assert statuses == {200, 429}
+        assert (again.status_code, again.headers["x-cache"]) == (200, "hit")
+
+    ask(package, scenario, max_queue_ms=0.5, max_batch=1, cache_bytes=2**20)
+
+
 def test_readiness_ends_before_life(package: Package) -> None:
     """A draining replica is alive but not ready, and says when to ask again."""
 

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.errors import NoRecord
 from benchmarks.report.findings import Findings
 from benchmarks.report.kinds.backends import backends_findings
+from benchmarks.report.kinds.cache import cache_findings
 from benchmarks.report.kinds.core import core_findings
 from benchmarks.report.kinds.engine import engine_findings
 from benchmarks.report.kinds.load import load_findings
@@ -21,6 +22,7 @@ Reader = Callable[[Mapping[str, Any]], Findings]
 READERS: Mapping[str, Reader] = {
     "backends": backends_findings,
     "core": core_findings,
+    "cache": cache_findings,
     "engine": engine_findings,
     "load": load_findings,
     "peers": peers_findings,

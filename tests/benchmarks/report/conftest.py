@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.core.record import CoreRecord
+from benchmarks.knowing import CacheRecord
 from benchmarks.peers.checking import LabelAgreement
 from benchmarks.peers.record import PeersRecord
 from benchmarks.peers.runs import PeerRun, ServerCost
@@ -282,6 +283,26 @@ def an_engine() -> dict[str, Any]:
     }
 
 
+def a_cache() -> dict[str, Any]:
+    """As `bench cache` writes it: two rounds of three ways."""
+    rates = {"computed": [50.0, 52.0], "known": [900.0, 910.0], "zipf": [150.0, 160.0]}
+    return CacheRecord(
+        rates=rates,
+        hit_shares=[0.7, 0.72],
+        errors=0,
+        scenario={
+            "workload": "reviews",
+            "connections": 32,
+            "rounds": 2,
+            "seconds": 6.0,
+            "distinct": 10_000,
+            "exponent": 1.1,
+            "seed": 0,
+        },
+        package_digest="d" * 64,
+    ).document()
+
+
 DOCUMENTS: Mapping[str, Callable[[], Mapping[str, Any]]] = {
     "load": a_load,
     "slo": an_slo,
@@ -290,6 +311,7 @@ DOCUMENTS: Mapping[str, Callable[[], Mapping[str, Any]]] = {
     "backends": a_comparison,
     "core": a_core,
     "engine": an_engine,
+    "cache": a_cache,
     "peers": lambda: _peers_record().document(),
 }
 
