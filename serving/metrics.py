@@ -24,7 +24,7 @@ _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _SHARES = tuple(place / 20 for place in range(1, 21))
 _MOST_LABELS = 50
 _OTHER, _NONE = "(other)", "(none)"
-CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Live numbers of `Core.operations` -> their names here; the rest are gauges of their own name.
 _COUNTERS = {
     "batches": "batches",

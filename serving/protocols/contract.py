@@ -77,7 +77,8 @@ def _paths(package: Package) -> Json:
     predict = _asking("Classify", {"anyOf": [_type(PredictBody), _type(InputsBody)]}, predicted)
     for kind in LINES[:1]:
         predict["post"]["requestBody"]["content"][kind.decode()] = {"schema": _type(PredictBody)}
-        predict["post"]["responses"]["200"]["content"][kind.decode()] = {"schema": answer}
+        lines = {"anyOf": [answer, {"type": "array", "items": answer}, _type(ErrorBody)]}
+        predict["post"]["responses"]["200"]["content"][kind.decode()] = {"schema": lines}
     return {
         "/predict": predict,
         "/": _asking("Classify, as Hugging Face's client asks", _type(InputsBody), lists),

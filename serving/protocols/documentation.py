@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from serving.core import Core
@@ -51,9 +51,14 @@ def build_documentation(core: Core, replicas: Replicas) -> FastAPI:
     async def clear_cache() -> dict[str, int]:
         return {"cleared": await replicas.clear_cache()}
 
-    @app.get("/metrics", summary="For Prometheus, of every replica")
+    @app.get(
+        "/metrics",
+        summary="For Prometheus, of every replica",
+        response_class=PlainTextResponse,
+        responses={200: {"content": {"text/plain": {}}}},
+    )
     async def metrics() -> Response:
-        return Response(await replicas.metrics(), media_type=CONTENT_TYPE.decode())
+        return PlainTextResponse(await replicas.metrics(), media_type=CONTENT_TYPE)
 
     _add_pages(app)
     _add_errors(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -38,7 +39,7 @@ def test_ratios_are_of_the_same_round() -> None:
 
 def test_the_table_has_every_way() -> None:
     """Rates with their spread, ratios, the share known, and the goal."""
-    console = Console(width=100, record=True, quiet=True)
+    console = Console(width=100, record=True, file=io.StringIO())
     console.print(record())
     text = console.export_text()
 

@@ -17,6 +17,9 @@ from serving.package import Package
 
 ROOT = Path(__file__).parent.parent.parent
 PYTHON = ROOT / ".venv" / "clients" / "bin" / "python"
+SCHEMATHESIS = PYTHON.parent / "schemathesis"
+CONFORMANCE = "status_code_conformance,content_type_conformance,response_schema_conformance"
+CHECKS = f"not_a_server_error,{CONFORMANCE}"
 SCRIPT = Path(__file__).parent / "foreign" / "ask.py"
 TEXTS = ["good", "the soup was very bad and cold", "not warm " * 40, "ünïcode ✓ 好"]
 
@@ -52,3 +55,28 @@ def test_their_clients_get_our_answers(
         np.testing.assert_allclose(
             answer["scores"], [one.scores for one in given], atol=1e-6, err_msg=client
         )
+
+
+@pytest.mark.skipif(not SCHEMATHESIS.exists(), reason="no environment for clients: make clients")
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_the_contract_is_kept_whatever_is_sent(
+    make_package: Callable[..., Package],
+    listening: Callable[[Package], AbstractContextManager[str]],
+    tmp_path: Path,
+    task: str,
+) -> None:
+    """Right and wrong requests made of it: no 5xx, and every answer has a shape that stands there."""
+    with listening(make_package(task=task)) as url:
+        command = [str(SCHEMATHESIS), "run", f"{url}/openapi.json", "--checks", CHECKS]
+        command += ["--max-examples", "25", "--seed", "1", "--no-color"]
+        ran = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env=os.environ | {"SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(SCRIPT.parent)},
+            cwd=tmp_path,
+        )
+
+    assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-1000:]

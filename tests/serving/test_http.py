@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Coroutine
+from itertools import product
 from typing import Any
 
 import httpx
@@ -205,9 +206,11 @@ def test_known_answers_are_given_though_the_queue_is_full(package: Package) -> N
         known = {"text": "good"}
         await client.post("/predict", json=known)
         await client.post("/predict", json=known)
+        words = ("good", "bad", "soup", "staff", "cold", "warm", "not", "very", "the", "was")
+        texts = [" ".join(three) for three in product(words, repeat=3)]  # none is another's equal
         work = [
-            client.post("/predict", json={"texts": [f"soup {call} {n}" for n in range(64)]})
-            for call in range(12)
+            client.post("/predict", json={"texts": texts[start : start + 64]})
+            for start in range(0, len(texts), 64)
         ]
         busy = [asyncio.create_task(call) for call in work]
         await asyncio.sleep(0)

@@ -65,11 +65,11 @@ def test_every_request_is_counted_once_by_door_and_outcome(client: httpx.Client)
     outcomes += [("lines", "200"), ("lines", "400"), ("lines", "200")]
     found = read(client)
 
-    for door, status in set(outcomes):
-        counted = value(found, "miniml_requests_total", door=door, status=status)
-        assert counted == outcomes.count((door, status)), (door, status)
+    for door, code in set(outcomes):
+        counted = value(found, "miniml_requests_total", door=door, status=code)
+        assert counted == outcomes.count((door, code)), (door, code)
     texts = 3 + 1 + 2 + 1 + 2
-    answered = sum(status == "200" for _, status in outcomes)
+    answered = sum(code == "200" for _, code in outcomes)
     labels = sum(v for (name, _), v in found.items() if name == "miniml_answers_total")
     assert labels == value(found, "miniml_confidence_count") == texts
     assert value(found, "miniml_texts_computed_total") == texts

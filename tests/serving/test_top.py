@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -21,7 +22,7 @@ Listening = Callable[..., AbstractContextManager[str]]
 
 def cells(table: object) -> dict[str, str]:
     """Name -> value, as shown."""
-    console = Console(width=80, record=True, quiet=True)
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(table)
     rows = [line.strip("│ ").split("│") for line in console.export_text().splitlines()]
     return {row[0].strip(): row[1].strip() for row in rows if len(row) == 2}
