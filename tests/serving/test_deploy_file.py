@@ -58,7 +58,7 @@ def exported(path: Path) -> dict[str, str]:
     [
         {},
         {"lanes": 3, "threads": 1, "max_queue_ms": 750.5, "device": "cpu"},
-        {"host": "0.0.0.0", "haproxy": False},
+        {"host": "0.0.0.0", "insecure": True, "haproxy": False},
     ],
 )
 def test_the_file_means_what_serve_would_do(
