@@ -63,7 +63,8 @@ class Cleared:
         """As JSON."""
         return {"cleared": self.answers}
 
-    def __str__(self) -> str:
+    def __rich__(self) -> str:
+        """One sentence."""
         return f"Forgot {self.answers} answers."
 
 

@@ -63,9 +63,11 @@ def serve_package(
     """A package behind `miniml serve`: a lane a core, or as it sees fit on a GPU."""
     serve = (sys.executable, "-m", "miniml", "serve", str(package), "--port", str(port))
     lanes = () if on_gpu else ("--lanes", str(cores), "--threads", "1")
+    # The others' queues have no bound; ours would refuse a slow model's closed loop.
+    patience = ("--max-queue-ms", "60000")
     how = "on a GPU" if on_gpu else f"{cores} lane(s) of 1 thread"
-    about = f"miniml serve: the exported package, {how}"
-    return Peer(name=name, about=about, command=(*serve, *lanes), model=package)
+    about = f"miniml serve: the exported package, {how}, a queue of a minute"
+    return Peer(name=name, about=about, command=(*serve, *lanes, *patience), model=package)
 
 
 def serve_pipeline(settings: PeerSettings, *, port: int, name: str = PROTOTYPE) -> Peer:

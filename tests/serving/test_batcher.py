@@ -240,22 +240,22 @@ def test_a_lost_lane_is_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(scenario())
 
 
-def test_a_low_priority_lets_others_pass() -> None:
-    """Of what waits, the higher priority is run first; of one priority, who came first."""
+def test_bulk_work_lets_others_pass() -> None:
+    """Of what waits, bulk work is run last; of one priority, who came first is first."""
 
     async def scenario() -> None:
         pool = GatedPool()
         batcher = make(pool, max_batch=1)
         (first,) = await started(numbers(batcher, 0))
-        low, normal, high = await started(
+        bulk, plain, interactive = await started(
             batcher.answer([text(1)], priority="bulk"),
             batcher.answer([text(2), text(3)]),
             batcher.answer([text(4)], priority="interactive"),
         )
         pool.gate.set()
-        await asyncio.gather(first, low, normal, high)
+        await asyncio.gather(first, bulk, plain, interactive)
 
-        assert pool.batches == [[0], [4], [2], [3], [1]]
+        assert pool.batches == [[0], [2], [3], [4], [1]]
 
     asyncio.run(scenario())
 
