@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from serving.package import Package
@@ -15,11 +16,16 @@ def about_package(package: Package) -> dict[str, Any]:
     """Name, base model, precision, runtime, and the figures of its gates without the candidates."""
     return {
         "name": package.config.name,
-        "base_model": package.config.base_model,
+        "base_model": _public(package.config.base_model),
         "precision": package.config.precision,
         "runtime": package.config.runtime,
         "gates": slim_gates(package.gates),
     }
+
+
+def _public(base_model: str) -> str:
+    """A hub id as it is; of a folder its name: where it lies is nobody's business."""
+    return Path(base_model).name if Path(base_model).is_absolute() else base_model
 
 
 def slim_gates(gates: Mapping[str, Any]) -> dict[str, Any]:
