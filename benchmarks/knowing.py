@@ -6,11 +6,9 @@ repeat them (Zipf's law), from an empty cache. All over the same connections, wi
 
 from __future__ import annotations
 
-import random
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import accumulate
 from typing import Any
 
 import httpx
@@ -31,7 +29,7 @@ from benchmarks.record import (
 )
 from benchmarks.server import RunningServer, serving
 from benchmarks.wire import Body, WireRun, closed_loop, send_each_once
-from benchmarks.workloads import WORKLOADS, call_bodies
+from benchmarks.workloads import WORKLOADS, call_bodies, zipf
 
 COMPUTED, KNOWN, ZIPF = "computed", "known", "zipf"
 GOAL = 5.0
@@ -100,7 +98,8 @@ def run_cache(options: CacheBenchOptions) -> CacheRecord:
     """Serve, load, stop, and write the record. Raises `BenchmarkError` with one sentence."""
     reviews = WORKLOADS["reviews"](options.distinct, options.seed)
     some = call_bodies(reviews[:_KNOWN_TEXTS])
-    drawn = _known(call_bodies(_zipf(reviews, options)))
+    draws = zipf(reviews, 2 * len(reviews), options.seed, exponent=options.exponent)
+    drawn = _known(call_bodies(draws))  # as many as a load can need
     runs: dict[str, list[WireRun]] = {COMPUTED: [], KNOWN: [], ZIPF: []}
     shares: list[float] = []
     rounds = track(range(options.rounds), "Rounds", console=Console(stderr=True), transient=True)
@@ -141,13 +140,6 @@ def _load(server: RunningServer, bodies: Sequence[Body], options: CacheBenchOpti
 
 def _known(bodies: Sequence[Body]) -> list[Body]:
     return [replace(body, fresh=False) for body in bodies]
-
-
-def _zipf(texts: Sequence[str], options: CacheBenchOptions) -> list[str]:
-    """As many draws as a load can need; the n-th text as often as 1 / n^exponent of the first."""
-    weights = list(accumulate(place**-options.exponent for place in range(1, len(texts) + 1)))
-    chance = random.Random(options.seed)  # noqa: S311 - a workload, not a secret
-    return chance.choices(texts, cum_weights=weights, k=2 * len(texts))
 
 
 def _clear(url: str) -> Mapping[str, float]:

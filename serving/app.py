@@ -23,7 +23,7 @@ from serving.gpu import default_streams, gpus_for
 from serving.keys import KeyRing
 from serving.lanes import Lanes, choose_lanes, usable_cores
 from serving.locate import locate
-from serving.metrics import put_together
+from serving.metrics import side_by_side
 from serving.package import PackageConfig, open_package, read_config
 from serving.protocols.asgi import AsgiApp
 from serving.protocols.replicas import Here
@@ -55,7 +55,7 @@ class AllReplicas:
 
     async def metrics(self) -> bytes:
         """Each sample with its replica."""
-        return put_together(await self._everywhere("metrics"))
+        return side_by_side(await self._everywhere("metrics"))
 
     async def _everywhere(self, method: str) -> list[Any]:
         context = serve.get_replica_context()

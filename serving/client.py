@@ -12,61 +12,34 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-from serving.errors import ServingError
+from serving.conversation import (
+    URL_HINT,
+    Body,
+    Conversation,
+    Done,
+    Outcome,
+    Pause,
+    RemoteError,
+    converse,
+    go_on,
+)
+
+__all__ = ["AsyncClient", "Client", "RemoteError", "key_header"]
 
 _POLL_S = 0.1
-_URL_HINT = "Give the address that `miniml serve` printed, as in http://127.0.0.1:8000."
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 30.0
-_TRY_AGAIN = (429, 502, 503)
-Outcome = httpx.Response | httpx.HTTPError
-Body = dict[str, Any]
 
 
 def key_header(api_key: str | None = None) -> dict[str, str]:
     """The header with the key, or with $MINIML_API_KEY; empty without either."""
     key = api_key or os.environ.get("MINIML_API_KEY")
     return {"authorization": f"Bearer {key}"} if key else {}
-
-
-class RemoteError(ServingError):
-    """The server answered with an error, or not at all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Wait, then go on."""
-
-    seconds: float
-
-
-Conversation = Generator[Body | Pause, Outcome | None, Any]
-
-
-def converse(url: str, body: Body, *, tries: int, known: bool = True) -> Conversation:
-    """What to send, and how long to pause, until there is an answer, which is returned.
-
-    Does no I/O: it is told the outcome of each body that it yields. known: somebody answered there
-    before; else a connection that fails is a wrong address. Raises `RemoteError`.
-    """
-    for attempt in range(tries):
-        outcome = yield body
-        assert outcome is not None, "a body without an outcome; this is a bug"
-        if isinstance(outcome, httpx.Response) and outcome.status_code == httpx.codes.OK:
-            return _json(outcome)
-        known = known or isinstance(outcome, httpx.Response)
-        if attempt + 1 == tries or not known or not _may_pass(outcome):
-            raise _error(url, outcome)
-        yield Pause(_pause_s(outcome, attempt))
-    raise AssertionError("no try at all; this is a bug")
 
 
 class _Common:
@@ -166,20 +139,21 @@ class Client(_Common):
 
     def _drive(self, conversation: Conversation) -> Any:
         outcome: Outcome | None = None
-        while True:
-            try:
-                step = conversation.send(outcome)
-            except StopIteration as end:
-                return end.value
+        while not isinstance(step := go_on(conversation, outcome), Done):
             outcome = None
             if isinstance(step, Pause):
                 time.sleep(step.seconds)
-                continue
-            try:
-                outcome = self._http.post("/predict", json=step)
-                self._known = True
-            except httpx.HTTPError as error:
-                outcome = error
+            else:
+                outcome = self._send(step)
+        return step.answer
+
+    def _send(self, body: Body) -> Outcome:
+        try:
+            outcome = self._http.post("/predict", json=body)
+        except httpx.HTTPError as error:
+            return error
+        self._known = True
+        return outcome
 
 
 class AsyncClient(_Common):
@@ -235,55 +209,23 @@ class AsyncClient(_Common):
 
     async def _drive(self, conversation: Conversation) -> Any:
         outcome: Outcome | None = None
-        while True:
-            try:
-                step = conversation.send(outcome)
-            except StopIteration as end:
-                return end.value
+        while not isinstance(step := go_on(conversation, outcome), Done):
             outcome = None
             if isinstance(step, Pause):
                 await asyncio.sleep(step.seconds)
-                continue
-            try:
-                async with self._free:
-                    outcome = await self._http.post("/predict", json=step)
-                self._known = True
-            except httpx.HTTPError as error:
-                outcome = error
+            else:
+                outcome = await self._send(step)
+        return step.answer
 
-
-def _may_pass(outcome: Outcome) -> bool:
-    """Whether asking again may help; a call that took too long would only be run twice."""
-    if isinstance(outcome, httpx.Response):
-        return outcome.status_code in _TRY_AGAIN
-    return not isinstance(outcome, httpx.TimeoutException | httpx.UnsupportedProtocol)
-
-
-def _pause_s(outcome: Outcome, attempt: int) -> float:
-    """What the server says, or twice as long each time; somewhat longer, so that not all come back."""
-    told = outcome.headers.get("retry-after", "") if isinstance(outcome, httpx.Response) else ""
-    base_s = float(told) if told.isdigit() else _FIRST_PAUSE_S * 2**attempt
-    return min(base_s, _LONGEST_PAUSE_S) * random.uniform(1.0, 1.5)  # noqa: S311 - not a secret
-
-
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError as error:
-        raise RemoteError(f"{response.url} answered, but not with JSON.", hint=_URL_HINT) from error
-
-
-def _error(url: str, outcome: Outcome) -> RemoteError:
-    if not isinstance(outcome, httpx.Response):
-        return RemoteError(
-            f"No answer from {url} ({outcome}).", hint="Is `miniml serve` running there?"
-        )
-    try:
-        detail = outcome.json()["error"]
-        return RemoteError(str(detail["message"]), hint=str(detail["hint"]))
-    except (ValueError, KeyError, TypeError):
-        return RemoteError(f"{outcome.url} answered with status {outcome.status_code}.")
+    async def _send(self, body: Body) -> Outcome:
+        try:
+            async with self._free:
+                outcome = await self._http.post("/predict", json=body)
+        except httpx.HTTPError as error:
+            return error
+        self._known = True
+        return outcome
 
 
 def _no_url(url: str, error: httpx.InvalidURL) -> RemoteError:
-    return RemoteError(f"{url!r} is not a URL ({error}).", hint=_URL_HINT)
+    return RemoteError(f"{url!r} is not a URL ({error}).", hint=URL_HINT)

@@ -135,7 +135,7 @@ class _Operations(Collector):
                 yield GaugeMetricFamily(f"miniml_{name}", told, value=value)
 
 
-def put_together(texts: Sequence[tuple[str, bytes]]) -> bytes:
+def side_by_side(texts: Sequence[tuple[str, bytes]]) -> bytes:
     """One page of several replicas' *texts*, each sample with its `replica`."""
     registry = CollectorRegistry()
     registry.register(_Several(texts))

@@ -85,6 +85,7 @@ SERVING_ORDER = (
     "keys",
     "environment",
     "client",
+    "conversation",
     "options",
     "locate",
     "package",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from benchmarks.workloads.bodies import MOST_TEXTS_PER_CALL, Body, call_bodies, row_bodies
 from benchmarks.workloads.files import Row, read_rows
 from benchmarks.workloads.lengths import describe_lengths, length_histogram
-from benchmarks.workloads.making import REPEATED, WORKLOADS, Quantiles, queries, reviews
+from benchmarks.workloads.making import REPEATED, WORKLOADS, Quantiles, queries, reviews, zipf
 
 __all__ = [
     "MOST_TEXTS_PER_CALL",
@@ -25,4 +25,5 @@ __all__ = [
     "read_rows",
     "reviews",
     "row_bodies",
+    "zipf",
 ]

@@ -52,10 +52,14 @@ def long_reviews(count: int, seed: int) -> list[str]:
 
 def repeated(count: int, seed: int) -> list[str]:
     """Queries of which few are asked often: Zipf's law, the n-th of 512 as often as 1/n of the first."""
-    distinct = queries(_DISTINCT, seed)
-    weights = list(accumulate(1 / place for place in range(1, _DISTINCT + 1)))
+    return zipf(queries(_DISTINCT, seed), count, seed)
+
+
+def zipf(texts: Sequence[str], count: int, seed: int, *, exponent: float = 1.0) -> list[str]:
+    """So many draws from *texts*: the n-th as often as 1 / n^exponent of the first."""
+    weights = list(accumulate(place**-exponent for place in range(1, len(texts) + 1)))
     chance = random.Random(seed)  # noqa: S311 - a workload, not a secret
-    return chance.choices(distinct, cum_weights=weights, k=count)
+    return chance.choices(texts, cum_weights=weights, k=count)
 
 
 REPEATED = "repeated"

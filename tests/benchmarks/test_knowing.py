@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks.knowing import CacheRecord, _hit_share, _zipf
-from benchmarks.options import CacheBenchOptions
+from benchmarks.knowing import CacheRecord, _hit_share
+from benchmarks.workloads import zipf
 
 
 def record(**changes: Any) -> CacheRecord:
@@ -50,13 +50,12 @@ def test_the_table_has_every_way() -> None:
 def test_draws_follow_zipfs_law() -> None:
     """The first is drawn most; the n-th about as often as n^-exponent of it; equal seeds, equal draws."""
     texts = [f"text {n}" for n in range(1000)]
-    options = CacheBenchOptions(distinct=1000, exponent=1.0, seed=3)
-    drawn = _zipf(texts, options)
+    drawn = zipf(texts, 2000, 3)
     counts = Counter(drawn)
     first = [sum(counts[text] for text in texts[a:b]) for a, b in pairwise((0, 1, 10, 100, 1000))]
 
-    assert len(drawn) == 2 * len(texts)
-    assert drawn == _zipf(texts, options)
+    assert len(drawn) == 2000
+    assert drawn == zipf(texts, 2000, 3)
     weights = [sum(1 / n for n in range(a + 1, b + 1)) for a, b in pairwise((0, 1, 10, 100, 1000))]
     for seen, weight in zip(first, weights, strict=True):
         wanted = len(drawn) * weight / sum(weights)

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.client import AsyncClient, Client, Pause, RemoteError, converse
+from serving.client import AsyncClient, Client, RemoteError
+from serving.conversation import Pause, converse
 from serving.package import Package
 
 Listening = Callable[..., AbstractContextManager[str]]

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.metrics import put_together
+from serving.metrics import side_by_side
 from serving.package import Package
 
 Listening = Callable[..., AbstractContextManager[str]]
@@ -97,7 +97,7 @@ def test_callers_cannot_make_series(client: httpx.Client) -> None:
 def test_replicas_stand_side_by_side(client: httpx.Client) -> None:
     """Of two replicas every sample is there, told apart, and each family is described once."""
     text = client.get("/metrics").content
-    together = put_together([("one", text), ("two", text)]).decode()
+    together = side_by_side([("one", text), ("two", text)]).decode()
     alone, both = series(text.decode()), series(together)
 
     assert len(both) == 2 * len(alone)

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from serving.client import RemoteError
-from serving.metrics import put_together
+from serving.metrics import side_by_side
 from serving.options import TopOptions
 from serving.package import Package
 from serving.top import NoSuchPace, read_look, table_of, take_look, top
@@ -44,7 +44,7 @@ def test_a_second_shows_what_was_done_in_it(package: Package, listening: Listeni
     assert shown["known answers"] == "66.7%"  # of six texts two were new
     assert float(shown["p99 at most, ms"]) >= float(shown["p50 at most, ms"]) > 0
     one, two = (
-        read_look(put_together([(name, text) for name in names]).decode(), at_s=0.0)
+        read_look(side_by_side([(name, text) for name in names]).decode(), at_s=0.0)
         for names in (["a"], ["a", "b"])
     )
     assert (one.replicas, two.replicas) == (1, 2)
