@@ -40,6 +40,8 @@ _ALWAYS = {
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.shortcut:middlewares",
+    # uvicorn would take a caller's word on where it calls from, HAProxy being on this machine.
+    "FORWARDED_ALLOW_IPS": "",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
     # Ray's controller looks around ten times a second, for which it and its store take 5 % of a core.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",

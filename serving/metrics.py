@@ -25,6 +25,7 @@ from serving.core import Answered
 from serving.engine import prediction
 from serving.errors import ServingError
 from serving.package import Package
+from serving.request import Request
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10)
 _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -94,10 +95,10 @@ class Metrics:
         )
         registry.register(_Operations(operations))
 
-    def answered(self, door: str, answered: Answered, took_s: float) -> None:
+    def answered(self, request: Request, answered: Answered, took_s: float) -> None:
         """A request that got its answer."""
-        self._requests.labels(door, "200").inc()
-        self._seconds.labels(door).observe(took_s)
+        self._requests.labels(request.door, "200").inc()
+        self._seconds.labels(request.door).observe(took_s)
         self._stages.labels("tokenize").observe(answered.tokenize_ms / 1e3)
         if answered.cached < len(answered.answers):  # else nothing waited or ran
             self._stages.labels("queue").observe(answered.queue_ms / 1e3)
@@ -109,10 +110,10 @@ class Metrics:
             self._labels.labels(_NONE if given.label is None else known).inc()
             self._confidence.observe(given.score)
 
-    def refused(self, door: str, error: ServingError) -> None:
+    def refused(self, request: Request, error: ServingError, took_s: float) -> None:  # noqa: ARG002 - as observers are told
         """A request that got an error."""
-        self._requests.labels(door, str(error.status)).inc()
-        self._refused.labels(door, type(error).__name__).inc()
+        self._requests.labels(request.door, str(error.status)).inc()
+        self._refused.labels(request.door, type(error).__name__).inc()
 
     def text(self) -> bytes:
         """All of it, in the text format."""

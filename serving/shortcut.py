@@ -20,20 +20,25 @@ from ray.serve.exceptions import RayServeException
 from starlette.middleware import Middleware
 
 if TYPE_CHECKING:
-    from serving.protocols.asgi import AsgiApp, Endpoint, Message, Send
+    from serving.protocols.asgi import AsgiApp, Endpoint, Headers, Message, Send
     from serving.protocols.leaving import Receive
 
 # Requests held open by one replica. The batcher refuses by milliseconds of work long before; this
 # only bounds sockets and memory.
 MAX_ONGOING_REQUESTS = 1000
 _REQUEST_ID = b"x-request-id"
+_LONGEST_ID = 128
 _CONTROLS = frozenset(
     (
         b"x_request_timeout_seconds",
         b"x_request_disconnect_disabled",
         b"serve_multiplexed_model_id",
+        b"forwarded",
+        b"x_real_ip",
     )
 )
+# Whose request it is, by the caller's own word.
+_FORWARDED = b"x_forwarded_"
 
 
 def middlewares() -> list[Middleware]:
@@ -54,7 +59,8 @@ def _endpoint_here() -> Endpoint | None:
 class Shortcut:
     """What *endpoint()* takes goes there, everything else to *app*, which is Ray's.
 
-    What callers could tell Ray by headers, a time limit of their own say, does not reach it.
+    What callers could tell by headers, Ray a time limit of their own or FastAPI another address,
+    does not reach them.
     """
 
     def __init__(self, app: AsgiApp, *, endpoint: Callable[[], Endpoint | None]) -> None:
@@ -73,7 +79,7 @@ class Shortcut:
             headers = [(name, value) for name, value in scope["headers"] if _is_allowed(name)]
             await self._app({**scope, "headers": headers}, receive, send)
             return
-        request_id = _request_id(scope)
+        headers, request_id = _identified(scope["headers"])
 
         async def identified(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -81,16 +87,19 @@ class Shortcut:
             await send(message)
 
         async with self._free:
-            await endpoint(scope, receive, identified)
+            await endpoint({**scope, "headers": headers}, receive, identified)
 
 
 def _is_allowed(name: bytes) -> bool:
-    return name.replace(b"-", b"_") not in _CONTROLS  # Ray takes either spelling
+    spelt = name.replace(b"-", b"_")  # Ray takes either spelling
+    return spelt not in _CONTROLS and not spelt.startswith(_FORWARDED)
 
 
-def _request_id(scope: Message) -> bytes:
-    """The caller's, or a new one."""
-    for name, value in scope["headers"]:
-        if name == _REQUEST_ID:
-            return bytes(value)
-    return str(uuid.uuid4()).encode()
+def _identified(headers: Headers) -> tuple[Headers, bytes]:
+    """Headers with a request id, and the id: the caller's if it may stand in a log, or a new one."""
+    for name, value in headers:
+        if name == _REQUEST_ID and len(value) <= _LONGEST_ID and value.isascii():
+            return headers, value
+    request_id = str(uuid.uuid4()).encode()
+    others = [(name, value) for name, value in headers if name != _REQUEST_ID]
+    return [*others, (_REQUEST_ID, request_id)], request_id

@@ -59,6 +59,7 @@ SERVING_ORDER = (
     "gate",
     "metering",
     "metrics",
+    "request",
     "core",
     "cache",
     "shared_cache",

@@ -7,10 +7,9 @@ what reading a short body takes.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,23 +28,24 @@ from serving.errors import (
 )
 from serving.gate import Gate
 from serving.line import HANDICAP_S, Priority
-from serving.metrics import Metrics
 from serving.protocols import oip
 from serving.protocols.asking import Door, Written
 from serving.protocols.classify import Classify
+from serving.protocols.desk import Desk
 from serving.protocols.huggingface import HuggingFace, PredictOrInputs
 from serving.protocols.leaving import CallerLeft, Receive, unless_left
 from serving.protocols.lines import LINES, Lines
 from serving.protocols.rendering import write_error
+from serving.request import Request
 from serving.settings import ServeSettings
 
-_log = logging.getLogger(__name__)
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
 Handler = Callable[[Message, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 _DEADLINE_HEADER, _PRIORITY_HEADER = b"x-deadline-ms", b"x-priority"
+_ID_HEADER = b"x-request-id"
 
 
 class Endpoint:
@@ -57,16 +57,16 @@ class Endpoint:
         settings: ServeSettings,
         documentation: AsgiApp,
         *,
+        desk: Desk,
         gate: Gate | None,
-        metrics: Metrics,
     ) -> None:
         """Gate: who may come in; without one, everybody."""
         self._core = core
         self._settings = settings
         self._documentation = documentation
+        self._desk = desk
         self._gate = gate
-        self._metrics = metrics
-        self._lines = Lines(core, settings, gate, metrics)
+        self._lines = Lines(core, settings, desk)
         self._digest = core.package.digest.encode()
         self.draining = False
         self.routes = self._routes()
@@ -78,7 +78,7 @@ class Endpoint:
             try:
                 scope["key"] = self._gate.admit(scope["path"], scope["method"], headers)
             except ServingError as error:
-                await self._refuse("gate", error, send)
+                await self._refuse(Request(door="gate", id=_id(headers)), error, send)
                 return
         methods = self.routes.get(scope["path"]) if scope["type"] == "http" else None
         if methods is None:
@@ -130,12 +130,14 @@ class Endpoint:
         self, predict: Handler, scope: Message, receive: Receive, send: Send
     ) -> None:
         """Lines when the caller sends lines, else one document."""
-        kind = dict(scope["headers"]).get(b"content-type", b"").partition(b";")[0]
+        headers = dict(scope["headers"])
+        kind = headers.get(b"content-type", b"").partition(b";")[0]
         if kind.strip().lower() in LINES:
+            request = Request(door="lines", id=_id(headers), key=scope.get("key"), priority="bulk")
             try:
-                await self._lines(scope, receive, send)
+                await self._lines(request, receive, send)
             except ServingError as error:
-                await self._refuse("lines", error, send)
+                await self._refuse(request, error, send)
         else:
             await predict(scope, receive, send)
 
@@ -145,39 +147,30 @@ class Endpoint:
     async def _ask(
         self, name: str, door: Door, scope: Message, receive: Receive, send: Send
     ) -> None:
-        began_s = time.perf_counter()
+        headers = dict(scope["headers"])
+        request = Request(
+            door=name,
+            id=_id(headers),
+            key=scope.get("key"),
+            fresh=b"no-cache" in headers.get(b"cache-control", b""),
+        )
         try:
-            headers = dict(scope["headers"])
             within_ms, priority = _within_ms(headers), _priority(headers)
-            body = await _body_in_time(receive, self._settings)
-            asked = door.read(body, headers)
-            if self._gate:
-                await self._gate.charge(scope["key"], len(asked.texts))
-            answer = self._core.ask(
-                asked.texts,
-                asked.pairs,
-                reading=asked.reading,
-                fresh=b"no-cache" in headers.get(b"cache-control", b""),
-                # The door's own come before the headers'.
-                within_ms=within_ms if asked.within_ms == math.inf else asked.within_ms,
-                priority=asked.priority or priority,
-            )
-            answered = await unless_left(answer, receive)
+            request = replace(request, within_ms=within_ms, priority=priority)
+            asked = door.read(await _body_in_time(receive, self._settings), headers)
+            await self._desk.charge(request, asked)
+            answered = await unless_left(self._desk.ask(request, asked), receive)
             written = asked.write(answered)
         except CallerLeft:
             return
-        except ServingError as error:
-            await self._refuse(name, error, send)
-        except Exception:  # noqa: BLE001 - the last line of defence: a bug must not hang a client
-            _log.exception("A request failed; this is a bug")
-            await self._refuse(name, ServingError("The server failed on this request."), send)
+        except Exception as error:  # noqa: BLE001 - a bug must not hang a client
+            await self._refuse(request, error, send)
         else:
             await _send(send, 200, written, self._headers(answered))
-            self._metrics.answered(name, answered, time.perf_counter() - began_s)
+            self._desk.answered(request, answered)
 
-    async def _refuse(self, name: str, error: ServingError, send: Send) -> None:
-        self._metrics.refused(name, error)
-        await send_error(send, error)
+    async def _refuse(self, request: Request, error: Exception, send: Send) -> None:
+        await send_error(send, self._desk.refused(request, error))
 
     def _headers(self, answered: Answered) -> Headers:
         return [
@@ -209,6 +202,10 @@ async def _say(body: bytes, scope: Message, receive: Receive, send: Send) -> Non
 
 def _reading(handler: Handler) -> dict[str, Handler]:
     return {"GET": handler, "HEAD": handler}
+
+
+def _id(headers: Mapping[bytes, bytes]) -> str:
+    return headers.get(_ID_HEADER, b"").decode("latin-1")
 
 
 def _within_ms(headers: Mapping[bytes, bytes]) -> float:

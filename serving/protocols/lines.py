@@ -7,23 +7,21 @@ queue full, or its key's second used up, waits and asks again, and a line that c
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from typing import Any
 
 from serving.core import Answered, Core
-from serving.errors import Overloaded, RateLimited, ServingError, TooLarge
-from serving.gate import Gate
-from serving.keys import Key
-from serving.metrics import Metrics
+from serving.errors import Overloaded, RateLimited, TooLarge
 from serving.protocols.asking import Asked
+from serving.protocols.desk import Desk
 from serving.protocols.leaving import CallerLeft, Receive
 from serving.protocols.native import Native
 from serving.protocols.rendering import write_error
+from serving.request import Request
 from serving.settings import ServeSettings
 
-_log = logging.getLogger(__name__)
 LINES = (b"application/x-ndjson", b"application/jsonl", b"application/jsonlines")
 _AT_ONCE = 256  # enough to fill every lane's batches
 _LEAST_WAIT_S = 0.05
@@ -34,18 +32,14 @@ Send = Callable[[Message], Awaitable[None]]
 class Lines:
     """The handler. Lines are bulk work unless they say otherwise."""
 
-    def __init__(
-        self, core: Core, settings: ServeSettings, gate: Gate | None, metrics: Metrics
-    ) -> None:
-        self._core = core
-        self._metrics = metrics
-        self._gate = gate
+    def __init__(self, core: Core, settings: ServeSettings, desk: Desk) -> None:
+        self._desk = desk
         self._free = settings.max_streams
         self._native = Native(core.package, settings)
         self._max_line_bytes = settings.max_body_bytes
         self._digest = core.package.digest.encode()
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, request: Request, receive: Receive, send: Send) -> None:
         """One request: status 200 at once, then a line for each line.
 
         Raises `Overloaded` before, when there are as many streams as may be.
@@ -54,17 +48,17 @@ class Lines:
             raise Overloaded("As many streams are open as may be.", retry_after_s=1.0)
         self._free -= 1
         try:
-            await self._serve(scope.get("key"), receive, send)
+            await self._serve(request, receive, send)
         finally:
             self._free += 1
 
-    async def _serve(self, key: Key | None, receive: Receive, send: Send) -> None:
+    async def _serve(self, request: Request, receive: Receive, send: Send) -> None:
         working: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(_AT_ONCE)
         headers = [(b"content-type", LINES[0]), (b"x-package-digest", self._digest)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._read(key, receive, working, group))
+                group.create_task(self._read(request, receive, working, group))
                 await _write(send, working)
         except* CallerLeft:
             pass
@@ -73,53 +67,41 @@ class Lines:
 
     async def _read(
         self,
-        key: Key | None,
+        request: Request,
         receive: Receive,
         working: asyncio.Queue[asyncio.Task[bytes] | None],
         group: asyncio.TaskGroup,
     ) -> None:
         try:
             async for line in _lines(receive, self._max_line_bytes):
-                await working.put(group.create_task(self._answer(line, key)))
+                await working.put(group.create_task(self._answer(line, request)))
         except TooLarge as error:  # where the next line begins is not known
-            await working.put(group.create_task(self._told(error)))
+            await working.put(group.create_task(self._told(error, request)))
         await working.put(None)
 
-    async def _told(self, error: ServingError) -> bytes:
-        return self._refused(error)
+    async def _told(self, error: Exception, request: Request) -> bytes:
+        return write_error(self._desk.refused(request, error))
 
-    async def _answer(self, line: bytes, key: Key | None) -> bytes:
-        began_s = time.perf_counter()
+    async def _answer(self, line: bytes, stream: Request) -> bytes:
+        """Each line is a request for those who observe."""
+        request = replace(stream, began_s=time.perf_counter())
         try:
             asked = self._native.read(line, {})
-            answered = await self._answered(asked, key)
+            answered = await self._answered(asked, request)
             body = asked.write(answered).body
-        except ServingError as error:
-            return self._refused(error)
-        except Exception:  # noqa: BLE001 - the last line of defence: the other lines go on
-            _log.exception("A line failed; this is a bug")
-            return self._refused(ServingError("The server failed on this line."))
-        self._metrics.answered("lines", answered, time.perf_counter() - began_s)
+        except Exception as error:  # noqa: BLE001 - the last line of defence: the other lines go on
+            return await self._told(error, request)
+        self._desk.answered(request, answered)
         return body
 
-    def _refused(self, error: ServingError) -> bytes:
-        self._metrics.refused("lines", error)
-        return write_error(error)
-
-    async def _answered(self, asked: Asked, key: Key | None) -> Answered:
-        paid = self._gate is None
+    async def _answered(self, asked: Asked, request: Request) -> Answered:
+        charged = False
         while True:
             try:
-                if self._gate and not paid:
-                    await self._gate.charge(key, len(asked.texts))
-                    paid = True
-                return await self._core.ask(
-                    asked.texts,
-                    asked.pairs,
-                    reading=asked.reading,
-                    within_ms=asked.within_ms,
-                    priority=asked.priority or "bulk",
-                )
+                if not charged:
+                    await self._desk.charge(request, asked)
+                    charged = True
+                return await self._desk.ask(request, asked)
             except (Overloaded, RateLimited) as error:
                 await asyncio.sleep(max(_LEAST_WAIT_S, error.retry_after_s))
 

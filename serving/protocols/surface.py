@@ -8,6 +8,7 @@ from serving.core import Core
 from serving.gate import Gate
 from serving.metrics import Metrics
 from serving.protocols.asgi import Endpoint
+from serving.protocols.desk import Desk
 from serving.protocols.documentation import build_documentation
 from serving.protocols.replicas import Here, Replicas
 from serving.settings import ServeSettings
@@ -23,4 +24,5 @@ def build_endpoint(
     """The ASGI app. gate: who may come in. replicas: all there are, given this one."""
     metrics = Metrics(core.package, core.operations)
     documentation = build_documentation(core, replicas(Here(core, metrics)))
-    return Endpoint(core, settings, documentation, gate=gate, metrics=metrics)
+    desk = Desk(core, gate, [metrics])
+    return Endpoint(core, settings, documentation, desk=desk, gate=gate)

@@ -87,6 +87,19 @@ def test_every_answer_has_one_request_id(package: Package) -> None:
     through(package, scenario)
 
 
+@pytest.mark.parametrize("unfit", ["x" * 129, "caf\xe9"])
+def test_an_unfit_request_id_is_replaced(package: Package, unfit: str) -> None:
+    """What is too long for a log or no ASCII does not come back."""
+
+    async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
+        given = await client.get("/healthz", headers=[(b"x-request-id", unfit.encode("latin-1"))])
+
+        assert len(given.headers.get_list("x-request-id")) == 1
+        assert unfit not in given.headers["x-request-id"]
+
+    through(package, scenario)
+
+
 @pytest.mark.parametrize(
     "control",
     [
@@ -94,10 +107,14 @@ def test_every_answer_has_one_request_id(package: Package) -> None:
         "x-request-disconnect-disabled",
         "serve_multiplexed_model_id",
         "Serve-Multiplexed-Model-Id",
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "Forwarded",
+        "X-Real-IP",
     ],
 )
 def test_everything_else_is_rays_but_not_its_controls(package: Package, control: str) -> None:
-    """Other paths reach what is behind, with every header but those that steer Ray."""
+    """Other paths reach what is behind, with every header but those that steer it."""
 
     async def scenario(client: httpx.AsyncClient, _: Endpoint) -> None:
         response = await client.get("/info", headers={control: "1", "x-mine": "1"})

@@ -1,0 +1,74 @@
+"""Where every door leads: a request is charged, asked of the core, and made known to who observes.
+
+Knows nothing of HTTP, gRPC or lines; a door reads before and writes after.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from serving.core import Answered, Core
+from serving.errors import ServingError
+from serving.gate import Gate
+from serving.protocols.asking import Asked
+from serving.request import Request
+
+_log = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """Who is told of every request, once, when it is over."""
+
+    def answered(self, request: Request, answered: Answered, took_s: float) -> None:
+        """It got its answers."""
+        ...
+
+    def refused(self, request: Request, error: ServingError, took_s: float) -> None:
+        """It got an error."""
+        ...
+
+
+class Desk:
+    """Asks *core* for those whom *gate* lets in; *observers* are told."""
+
+    def __init__(self, core: Core, gate: Gate | None, observers: Sequence[Observer]) -> None:
+        self._core = core
+        self._gate = gate
+        self._observers = observers
+
+    async def charge(self, request: Request, asked: Asked) -> None:
+        """Count the texts for the key. Raises `RateLimited`, `QuotaUsedUp`."""
+        if self._gate:
+            await self._gate.charge(request.key, len(asked.texts))
+
+    async def ask(self, request: Request, asked: Asked) -> Answered:
+        """Answers, not charged. Raises what `Core.ask` does."""
+        return await self._core.ask(
+            asked.texts,
+            asked.pairs,
+            reading=asked.reading,
+            fresh=request.fresh,
+            # What stands beside the texts comes before what stands in the headers.
+            within_ms=request.within_ms if asked.within_ms == math.inf else asked.within_ms,
+            priority=asked.priority or request.priority,
+        )
+
+    def answered(self, request: Request, answered: Answered) -> None:
+        """Make known that *request* is over."""
+        took_s = time.perf_counter() - request.began_s
+        for observer in self._observers:
+            observer.answered(request, answered, took_s)
+
+    def refused(self, request: Request, error: Exception) -> ServingError:
+        """Make known that *request* failed, and what to tell its caller: nothing of a bug's inside."""
+        if not isinstance(error, ServingError):
+            _log.error("A request failed; this is a bug", exc_info=error)
+            error = ServingError("The server failed on this request.")
+        took_s = time.perf_counter() - request.began_s
+        for observer in self._observers:
+            observer.refused(request, error, took_s)
+        return error

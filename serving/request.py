@@ -1,0 +1,27 @@
+"""One request as those see it who count, log and trace it; it only holds values."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+from serving.keys import Key
+from serving.line import Priority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request, from its first byte on. door: which it came through. id: as its caller knows it.
+
+    key: whose it is; None where nobody is asked. fresh, within_ms, priority: as in `Core.ask`, where
+    the texts themselves do not say otherwise. began_s: of `time.perf_counter`.
+    """
+
+    door: str
+    id: str = ""
+    key: Key | None = None
+    fresh: bool = False
+    within_ms: float = math.inf
+    priority: Priority = "interactive"
+    began_s: float = field(default_factory=time.perf_counter)
