@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from export.checkpoint import Checkpoint
 from export.gates import Verdict
 from export.judged import Judged
+from export.mix import described
+from serving.package import ExamMix
 
 _NUMBERS = (
     "accuracy",
@@ -28,7 +30,7 @@ _LIMITS = (
 
 
 def model_card(
-    name: str, checkpoint: Checkpoint, judged: Judged, lineage: Mapping[str, str]
+    name: str, checkpoint: Checkpoint, judged: Judged, lineage: Mapping[str, str], mix: ExamMix
 ) -> str:
     """Markdown."""
     kind = f"{checkpoint.task.replace('_', '-')}{' text-pair' if checkpoint.text_pair else ''}"
@@ -55,6 +57,8 @@ def model_card(
         "",
         *(f"Note: {note}." for note in judged.notes),
         "",
+        *_answers(mix, checkpoint.labels),
+        "",
         "## Made from",
         "",
         *(f"- {key}: {value}" for key, value in lineage.items()),
@@ -65,6 +69,15 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _answers(mix: ExamMix, labels: tuple[str, ...]) -> Iterator[str]:
+    """What it answered on the exam."""
+    yield "## Answers on the exam"
+    yield ""
+    yield "Where it is served, `miniml_drift` says how far its answers are from these."
+    yield ""
+    yield from (f"- {name}: {value}" for name, value in described(mix, labels).items())
 
 
 def _gates(judged: Judged) -> Iterator[str]:

@@ -21,6 +21,7 @@ from export.exam import Exam
 from export.fp32 import graph_inputs
 from export.judged import Judged
 from export.machine import machine
+from export.mix import described, exam_mix
 from export.report import ExportReport, changed_rows, label_flips, render_export_report
 from export.tuned import Tuned
 from registry.artifact import Manifest
@@ -30,6 +31,7 @@ from serving.package import (
     CARD,
     CONFIG,
     COST,
+    EXAM_MIX,
     GATES,
     GOLDEN,
     MODEL,
@@ -37,6 +39,7 @@ from serving.package import (
     REPORT,
     TOKENIZER,
     CostGrid,
+    ExamMix,
     GoldenAnswer,
     Package,
     PackageConfig,
@@ -88,9 +91,11 @@ def write_package(  # noqa: PLR0913 - what a package is made of
     cost = measure_cost(engine, machine=machine(), lanes=lanes)
     (folder / COST).write_bytes(cost.to_bytes())
     (folder / GOLDEN).write_text(_golden(engine, exam), encoding="utf-8")
-    card = model_card(naming.name, checkpoint, judged, naming.lineage)
+    mix = exam_mix(judged.answers.alone, _unsealed(folder, config))
+    (folder / EXAM_MIX).write_bytes(mix.to_bytes())
+    card = model_card(naming.name, checkpoint, judged, naming.lineage, mix)
     (folder / CARD).write_text(card, encoding="utf-8")
-    page = render_export_report(_report(naming, checkpoint, exam, judged, document))
+    page = render_export_report(_report(naming, checkpoint, exam, judged, document, mix))
     (folder / REPORT).write_text(page, encoding="utf-8")
 
 
@@ -131,12 +136,13 @@ def _config(folder: Path, checkpoint: Checkpoint, judged: Judged, name: str) -> 
     )
 
 
-def _report(
+def _report(  # noqa: PLR0913, PLR0917 - what the page is made of
     naming: Naming,
     checkpoint: Checkpoint,
     exam: Exam,
     judged: Judged,
     document: Mapping[str, Any],
+    mix: ExamMix,
 ) -> ExportReport:
     """The content of `export.html`."""
     fp32, served = judged.fp32_answers.alone, judged.answers.alone
@@ -149,6 +155,7 @@ def _report(
         sensitivity=judged.sensitivity,
         facts={
             "Made from": dict(naming.lineage),
+            "Answers on the exam": described(mix, labels),
             "Served by": {
                 "runtime": judged.served.runtime,
                 **runtime_options(judged.served, checkpoint.hidden_size),

@@ -9,6 +9,7 @@ A package is a sealed folder (`registry.artifact`) that holds
     gates.json       what the exam said of fp32 and of the served variant
     cost.json        `CostGrid`: ms over batch x padded length, on the machine of the export
     golden.jsonl     `GoldenAnswer` a line: texts with this graph's logits, computed alone
+    exam.json        `ExamMix`: what the served variant answered on the exam; old packages have none
     README.md        model card
     export.html      the page on how this variant was chosen; old packages have none
 
@@ -31,9 +32,13 @@ SCHEMA_VERSION = 1
 MODEL, TOKENIZER, CONFIG = "model.onnx", "tokenizer.json", "config.json"
 MODEL_DATA = f"{MODEL}.data"
 GATES, COST, GOLDEN, CARD = "gates.json", "cost.json", "golden.jsonl", "README.md"
+EXAM_MIX = "exam.json"
 REPORT = "export.html"
 # Of golden logits: far above the rounding between two machines, far below what moves a label.
 GOLDEN_TOLERANCE = 0.05
+# Up to and with these scores a bin of confidence reaches, in exam.json and in what is served; narrower
+# where a well-trained model's answers are.
+CONFIDENCE_EDGES = (*(place / 20 for place in range(1, 20)), 0.975, 0.99, 0.995, 1.0)
 Task = Literal["single_label", "multi_label"]
 Runtime = Literal["onnxruntime", "openvino", "cuda", "tensorrt"]
 
@@ -105,14 +110,38 @@ class GoldenAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExamMix:
+    """Rows of the exam by the answer they got: what live answers are held against.
+
+    confidence: by the likeliest label's score, up to and with each of *edges*; confidence_sum: of
+    these scores. labels: by the label given, in the config's order, then those given none.
+    """
+
+    edges: tuple[float, ...] = CONFIDENCE_EDGES
+    confidence: tuple[int, ...]
+    confidence_sum: float
+    labels: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many there were."""
+        return sum(self.labels)
+
+    def to_bytes(self) -> bytes:
+        """`exam.json`."""
+        return json.dumps({"rows": self.rows, **asdict(self)}, indent=1).encode() + b"\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """An opened package: every digest was right at the time of opening."""
+    """An opened package: every digest was right at the time of opening. exam: None in old ones."""
 
     folder: Path
     manifest: Manifest
     config: PackageConfig
     cost: CostGrid
     gates: dict[str, Any] = field(default_factory=dict)
+    exam: ExamMix | None = None
 
     @property
     def digest(self) -> str:
@@ -147,12 +176,14 @@ def open_package(folder: Path) -> Package:
     except RegistryError as error:
         raise PackageError(str(error)) from error
     try:
+        config = _config(json.loads((folder / CONFIG).read_bytes()))
         return Package(
             folder=folder.absolute(),
             manifest=manifest,
-            config=_config(json.loads((folder / CONFIG).read_bytes())),
+            config=config,
             cost=_cost(json.loads((folder / COST).read_bytes())),
             gates=json.loads((folder / GATES).read_bytes()),
+            exam=_exam_mix(folder / EXAM_MIX, config) if EXAM_MIX in manifest.files else None,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PackageError(
@@ -186,6 +217,24 @@ def _cost(document: dict[str, Any]) -> CostGrid:
         threads=document["threads"],
         machine=document["machine"],
     )
+
+
+def _exam_mix(path: Path, config: PackageConfig) -> ExamMix:
+    document = json.loads(path.read_bytes())
+    mix = ExamMix(
+        edges=tuple(map(float, document["edges"])),
+        confidence=tuple(map(int, document["confidence"])),
+        confidence_sum=float(document["confidence_sum"]),
+        labels=tuple(map(int, document["labels"])),
+    )
+    bins, labels = len(mix.edges), len(config.labels) + 1
+    if (len(mix.confidence), len(mix.labels)) != (bins, labels) or list(mix.edges) != sorted(
+        mix.edges
+    ):
+        raise ValueError(f"{path.name} does not have {bins} ascending bins and {labels} labels")
+    if not sum(mix.confidence) == mix.rows == document["rows"]:
+        raise ValueError(f"{path.name} counts its rows in two ways")
+    return mix
 
 
 def _golden_answer(document: dict[str, Any]) -> GoldenAnswer:

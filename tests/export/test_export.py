@@ -35,7 +35,7 @@ from registry import store
 from registry.artifact import file_sha256, read_manifest
 from registry.errors import ArtifactExists
 from serving.engine import Engine
-from serving.package import GATES, open_package
+from serving.package import CARD, GATES, REPORT, open_package
 
 if TYPE_CHECKING:
     from export.result import ExportResult
@@ -81,6 +81,22 @@ def test_package_says_what_serving_must_know(result: ExportResult) -> None:
     assert all(ms > 0 for row in package.cost.ms for ms in row)
     assert (tokenizer.padding, tokenizer.truncation) == (None, None)
     assert len(tokenizer.encode("soup " * 40).ids) == 42
+
+
+def test_the_exams_answers_are_kept(result: ExportResult, paper: tuple[Checkpoint, Exam]) -> None:
+    """Counted as the package itself answers the exam, and shown on its card and page."""
+    package = open_package(result.folder)
+    answers = list(Engine(package).predict([row.text for row in paper[1].rows]))
+    counts = [sum(a.label == label for a in answers) for label in package.config.labels]
+    exam = package.exam
+
+    assert exam is not None
+    assert exam.labels == (*counts, 0)
+    assert exam.rows == sum(exam.confidence) == len(answers)
+    for name in (CARD, REPORT):
+        text = (result.folder / name).read_text(encoding="utf-8")
+        assert "Answers on the exam" in text
+        assert f"{counts[0]} of {len(answers)} ({counts[0] / len(answers):.1%})" in text
 
 
 def test_gates_are_documented(result: ExportResult, paper: tuple[Checkpoint, Exam]) -> None:

@@ -7,6 +7,7 @@ logits are bit-equal alone and in any padded batch: what the laws of batching ar
 from __future__ import annotations
 
 import json
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import onnx
 import pytest
@@ -21,6 +23,7 @@ import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from export.mix import exam_mix
 from registry.artifact import Manifest, staged
 from serving.client import Client
 from serving.core import Core
@@ -33,6 +36,7 @@ from serving.package import (
     CARD,
     CONFIG,
     COST,
+    EXAM_MIX,
     GATES,
     GOLDEN,
     MODEL,
@@ -124,8 +128,19 @@ def tiny_config() -> PackageConfig:
     )
 
 
-def build_package(target: Path, config: PackageConfig, *, golden_shift: float = 0.0) -> Package:
-    """Seal a tiny package at *target*; *golden_shift* plants golden answers that are wrong."""
+def drawn(count: int, seed: int) -> list[str]:
+    """Texts of one kind: a few of the words, each as often as the others."""
+    draws = random.Random(seed)
+    return [" ".join(draws.choices(WORDS, k=draws.randint(2, 6))) for _ in range(count)]
+
+
+def build_package(
+    target: Path, config: PackageConfig, *, golden_shift: float = 0.0, exam_rows: int = 200
+) -> Package:
+    """Seal a tiny package at *target*.
+
+    golden_shift: plants golden answers that are wrong. exam_rows: 0 leaves out what old ones had not.
+    """
     with staged(target, kind="package", lineage={}) as folder:
         onnx.save(tiny_graph(len(config.labels)), str(folder / MODEL))
         tiny_tokenizer().save(str(folder / TOKENIZER))
@@ -139,9 +154,13 @@ def build_package(target: Path, config: PackageConfig, *, golden_shift: float = 
             config=replace(config, runtime="onnxruntime"),  # a GPU is not at hand
             cost=GRID,
         )
+        engine = Engine(unsealed)
         texts = ["the soup was good", "the staff was very bad and cold"]
         pairs = ["the soup was warm"] * 2 if config.text_pair else [None] * 2
-        logits = Engine(unsealed).logits(texts, pairs) + golden_shift
+        logits = engine.logits(texts, pairs) + golden_shift
+        if exam_rows:
+            answered = engine.logits(drawn(exam_rows, seed=0))
+            (folder / EXAM_MIX).write_bytes(exam_mix(answered, unsealed).to_bytes())
         lines = [
             GoldenAnswer(text=text, text_pair=pair, logits=tuple(map(float, row))).to_line()
             for text, pair, row in zip(texts, pairs, logits, strict=True)
@@ -161,6 +180,7 @@ def make_package(tmp_path_factory: pytest.TempPathFactory) -> MakePackage:
         batch_invariant: bool = True,
         max_length: int = 32,
         golden_shift: float = 0.0,
+        exam_rows: int = 200,
         runtime: Runtime = "onnxruntime",
     ) -> Package:
         config = replace(
@@ -172,7 +192,7 @@ def make_package(tmp_path_factory: pytest.TempPathFactory) -> MakePackage:
             runtime=runtime,
         )
         target = tmp_path_factory.mktemp("package") / "tiny"
-        return build_package(target, config, golden_shift=golden_shift)
+        return build_package(target, config, golden_shift=golden_shift, exam_rows=exam_rows)
 
     return make
 
@@ -181,6 +201,12 @@ def make_package(tmp_path_factory: pytest.TempPathFactory) -> MakePackage:
 def build() -> Callable[[Path], Package]:
     """Seal the tiny default package at a path: for fixtures that outlive a test."""
     return lambda target: build_package(target, tiny_config())
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[[int, int], list[str]]:
+    """`draw(count, seed)`: texts of the kind that the tiny package's exam has."""
+    return drawn
 
 
 @pytest.fixture(scope="session")
@@ -216,6 +242,18 @@ def listen(package: Package, **limits: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+@pytest.fixture
+def page(package: Package, listening: Callable[..., AbstractContextManager[str]]) -> str:
+    """`/metrics` of a server with every option that adds to it, after a refusal and many answers."""
+    with (
+        listening(package, redis_url="redis://127.0.0.1:9/0") as url,
+        httpx.Client(base_url=url) as client,
+    ):
+        client.post("/predict", json={"texts": drawn(300, seed=3)})
+        client.post("/predict", json={"text": ""})
+        return client.get("/metrics").text
 
 
 @pytest.fixture
