@@ -20,9 +20,14 @@ class Breaker:
     _pause_s: float = 0.0
     _trying: bool = False
 
+    @property
+    def open(self) -> bool:
+        """Whether the helper is left alone, but for a try now and then."""
+        return self.failures >= _FAILURES
+
     def allows(self, now_s: float) -> bool:
         """Whether to ask now; who is allowed must tell the outcome."""
-        if self.failures < _FAILURES:
+        if not self.open:
             return True
         if self._trying or now_s < self._until_s:
             return False
@@ -37,6 +42,6 @@ class Breaker:
         """It did not."""
         self.failures += 1
         self._trying = False
-        if self.failures >= _FAILURES:
+        if self.open:
             self._pause_s = min(2 * self._pause_s or _FIRST_S, _LONGEST_S)
             self._until_s = now_s + self._pause_s

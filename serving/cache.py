@@ -104,6 +104,7 @@ class Cache:
             numbers["cache_redis_hits"] = self.tally.redis
             numbers["cache_redis_failures"] = self._shared.failures
             numbers["cache_redis_dropped_writes"] = self._shared.dropped_writes
+            numbers["cache_redis_resting"] = int(self._shared.resting)
         return numbers
 
     async def answer(

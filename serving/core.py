@@ -137,6 +137,7 @@ class Core:
         useful_token_ratio: tokens of texts to tokens with padding. loop_late_*: of the event loop,
         in the last minute. start_s: from the process's start to ready. cost_error: mean of the last
         relative errors of the cost model. *_cpu_s: CPU since the start, of lanes as `Tally` has it.
+        healthy: 1 or 0.
         """
         tally = self._batcher.tally
         return {
@@ -151,9 +152,16 @@ class Core:
             "loop_late_p99_ms": round(self._pulse.late_ms(99), 3),
             "start_s": round(self._start_s, 3),
             **({} if self._cache is None else self._cache.numbers()),
+            "healthy": float(self.healthy()),
+            "lanes": self.lanes.count,
+            "lanes_busy_s": round(tally.busy_s, 4),
             "lanes_cpu_s": round(tally.cpu_s, 4),
             "tokenize_cpu_s": round(self._reader.cpu_s, 4),
         }
+
+    def batch_sizes(self) -> Sequence[int]:
+        """Batches by their texts, as in `Tally`."""
+        return self._batcher.tally.sizes
 
     @property
     def cache(self) -> Cache | None:

@@ -21,7 +21,7 @@ from serving.lanes import Lanes
 from serving.line import Line
 from serving.planner import WINDOW, Cost, is_hopeless, passed_by, plan
 from serving.session import Encoding, Logits
-from serving.work import RunningBatch, Tally, Text
+from serving.work import RunningBatch, Tally, Text, one_more
 
 _log = logging.getLogger(__name__)
 # A batch that runs this long, and this many times its cost, will not come back: a healthy machine
@@ -229,5 +229,7 @@ class Dispatcher:
             texts=self.tally.texts + len(run.batch),
             useful_tokens=self.tally.useful_tokens + sum(text.tokens for text in run.batch),
             padded_tokens=self.tally.padded_tokens + len(run.batch) * run.longest,
+            sizes=one_more(self.tally.sizes, len(run.batch)),
+            busy_s=self.tally.busy_s + infer_ms / 1e3,
             cpu_s=self.tally.cpu_s + run.cpu_s,
         )

@@ -19,6 +19,7 @@ _NAMES = {
     "cache_misses": "texts computed",
     "cache_redis_failures": "times that Redis failed or was late",
     "cache_redis_dropped_writes": "writes to Redis left out, there being too many",
+    "cache_redis_resting": "replicas that leave Redis alone now",
 }
 
 

@@ -49,7 +49,7 @@ class SharedCache:
     @property
     def resting(self) -> bool:
         """Whether Redis is left alone now."""
-        return self._breaker.failures > 0
+        return self._breaker.open
 
     async def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """What is there of *keys*; nothing when Redis fails or takes longer than the budget."""

@@ -14,11 +14,13 @@ from rich.live import Live
 from rich.table import Table
 
 from serving.client import RemoteError, key_header
+from serving.drift import Drift
 from serving.errors import ServingError
 from serving.options import TopOptions
 
 Values = Mapping[str, float]
 _PERCENTS = (50, 95, 99)
+_DRIFTS = {"miniml_drift": "psi", "miniml_drift_chance": "chance"}
 
 
 class NoSuchPace(ServingError):
@@ -29,13 +31,14 @@ class NoSuchPace(ServingError):
 class Look:
     """What a server's replicas had done by a moment, added up; buckets: seconds -> requests up to there.
 
-    replicas: how many there are.
+    replicas: how many there are. drifts: of what -> the largest of any replica.
     """
 
     at_s: float
     sums: Values
     buckets: Mapping[float, float]
     replicas: int
+    drifts: Mapping[str, Drift]
 
 
 def top(options: TopOptions) -> None:
@@ -73,6 +76,7 @@ def read_look(text: str, *, at_s: float) -> Look:
     sums: dict[str, float] = {}
     buckets: dict[float, float] = {}
     replicas = set()
+    drifts: dict[tuple[str, str], dict[str, float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             replicas.add(sample.labels.get("replica", ""))
@@ -82,8 +86,23 @@ def read_look(text: str, *, at_s: float) -> Look:
             if name == "miniml_request_seconds_bucket":
                 edge = float(sample.labels["le"])
                 buckets[edge] = buckets.get(edge, 0.0) + sample.value
+            if name in _DRIFTS:
+                whose = sample.labels["of"], sample.labels.get("replica", "")
+                drifts.setdefault(whose, {})[_DRIFTS[name]] = sample.value
             sums[name] = sums.get(name, 0.0) + sample.value
-    return Look(at_s=at_s, sums=sums, buckets=buckets, replicas=len(replicas))
+    return Look(
+        at_s=at_s,
+        sums=sums,
+        buckets=buckets,
+        replicas=len(replicas),
+        drifts=_largest({whose: Drift(**values) for whose, values in drifts.items()}),
+    )
+
+
+def _largest(drifts: Mapping[tuple[str, str], Drift]) -> dict[str, Drift]:
+    """*drifts* by (of, replica) -> by of."""
+    ascending = sorted(drifts.items(), key=lambda item: item[1].psi)
+    return {of: found for (of, _), found in ascending}
 
 
 def table_of(before: Look, now: Look, url: str) -> Table:
@@ -104,13 +123,14 @@ def table_of(before: Look, now: Look, url: str) -> Table:
         "refused/s": f"{grew('refused') / took_s:.1f}",
         "texts/s": f"{grew('miniml_confidence_count') / took_s:.1f}",
         **{f"p{p} at most, ms": _percentile_ms(before, now, p) for p in _PERCENTS},
-        "queued, ms": f"{now.sums.get('miniml_queued_ms', 0.0):.1f}",
+        "queued, ms": f"{1e3 * now.sums.get('miniml_queued_seconds', 0.0):.1f}",
         "texts a batch": _ratio(grew("miniml_texts_computed_total"), grew("miniml_batches_total")),
         "useful tokens": share(
             grew("miniml_useful_tokens_total"), grew("miniml_padded_tokens_total")
         ),
         "known answers": share(hits, hits + grew("miniml_cache_misses_total")),
         "cores busy with the model": f"{grew('miniml_lanes_cpu_seconds_total') / took_s:.2f}",
+        **{f"drift of {of}": f"{d.psi:.3f}, {d.state}" for of, d in now.drifts.items()},
     }
     table = Table(
         title=f"{url}, {now.replicas} replica(s)", show_header=False, title_justify="left"

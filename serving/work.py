@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from serving.line import Priority
 from serving.session import Encoding, Logits
 
+# Up to and with so many texts batches are counted together, and then those beyond: powers of two.
+BATCH_EDGES = (1, 2, 4, 8, 16, 32, 64)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
@@ -23,13 +26,16 @@ class Answer:
 class Tally:
     """Since the start: batches that were run, their texts, tokens of these, and with padding.
 
-    cpu_s: of the lanes' own threads while they ran; of a lane of several threads, the first.
+    sizes: batches by their texts, as `BATCH_EDGES` has them. busy_s: that batches ran, over all
+    lanes. cpu_s: of the lanes' own threads while they ran; of a lane of several threads, the first.
     """
 
     batches: int = 0
     texts: int = 0
     useful_tokens: int = 0
     padded_tokens: int = 0
+    sizes: tuple[int, ...] = (0,) * (len(BATCH_EDGES) + 1)
+    busy_s: float = 0.0
     cpu_s: float = 0.0
 
 
@@ -72,3 +78,9 @@ class RunningBatch:
     started_s: float
     expected_ms: float
     cpu_s: float = 0.0
+
+
+def one_more(sizes: tuple[int, ...], texts: int) -> tuple[int, ...]:
+    """*sizes* of a tally, and a batch of so many texts."""
+    place = min((texts - 1).bit_length(), len(BATCH_EDGES))
+    return (*sizes[:place], sizes[place] + 1, *sizes[place + 1 :])

@@ -59,6 +59,9 @@ SERVING_ORDER = (
     "gate",
     "metering",
     "metrics",
+    "answer_mix",
+    "operations",
+    "drift",
     "request",
     "core",
     "cache",
@@ -92,7 +95,7 @@ SERVING_ORDER = (
     "package",
     "errors",
 )
-PURE = ("planner", "cost", "line")
+PURE = ("planner", "cost", "line", "drift")
 HEAVY = ("torch", "transformers", "ray", "onnxruntime", "mlflow", "datasets", "matplotlib")
 
 

@@ -22,7 +22,7 @@ def build_endpoint(
     replicas: Callable[[Here], Replicas] = lambda here: here,
 ) -> Endpoint:
     """The ASGI app. gate: who may come in. replicas: all there are, given this one."""
-    metrics = Metrics(core.package, core.operations)
+    metrics = Metrics(core.package, core.operations, core.batch_sizes)
     documentation = build_documentation(core, replicas(Here(core, metrics)))
     desk = Desk(core, gate, [metrics])
     return Endpoint(core, settings, documentation, desk=desk, gate=gate)

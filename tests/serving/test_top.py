@@ -61,6 +61,32 @@ def test_an_idle_second_has_no_shares(package: Package, listening: Listening) ->
     assert shown["known answers"] == shown["p99 at most, ms"] == shown["texts a batch"] == "-"
 
 
+def test_drift_shows_once_there_is_one(
+    package: Package, listening: Listening, draw: Callable[[int, int], list[str]]
+) -> None:
+    """No row before; then one for each distribution, with the mark it reached, of the worst replica."""
+    with listening(package) as url, httpx.Client(base_url=url) as client:
+        early = take_look(client, url)
+        client.post("/predict", json={"texts": draw(400, 1)})
+        calm = client.get("/metrics").content
+        for _ in range(4):
+            client.post("/predict", json={"texts": ["bad cold soup"] * 500})
+        changed = client.get("/metrics").content
+    both = side_by_side([("a", changed), ("b", calm)]).decode()
+    shown = {
+        name: cells(table_of(early, replace(look, at_s=early.at_s + 1.0), url))
+        for name, look in {
+            "early": early,
+            "calm": read_look(calm.decode(), at_s=0.0),
+            "both": read_look(both, at_s=0.0),
+        }.items()
+    }
+
+    assert not [name for name in shown["early"] if "drift" in name]
+    assert shown["calm"]["drift of labels"].endswith(", stable")
+    assert shown["both"]["drift of confidence"].endswith(", shifted")
+
+
 def test_it_looks_as_often_as_told(package: Package, listening: Listening) -> None:
     """And ends; a pace that is none, and a server that is none, are one sentence."""
     with listening(package) as url:
