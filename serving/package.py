@@ -228,10 +228,12 @@ def _exam_mix(path: Path, config: PackageConfig) -> ExamMix:
         labels=tuple(map(int, document["labels"])),
     )
     bins, labels = len(mix.edges), len(config.labels) + 1
-    if (len(mix.confidence), len(mix.labels)) != (bins, labels) or list(mix.edges) != sorted(
-        mix.edges
-    ):
-        raise ValueError(f"{path.name} does not have {bins} ascending bins and {labels} labels")
+    if list(mix.edges) != sorted(mix.edges) or mix.edges[-1:] != (1.0,):
+        raise ValueError(f"the edges of {path.name} do not ascend to 1")
+    if (len(mix.confidence), len(mix.labels)) != (bins, labels):
+        raise ValueError(f"{path.name} does not have {bins} bins and {labels} labels")
+    if min(*mix.confidence, *mix.labels) < 0:
+        raise ValueError(f"{path.name} has counts below 0")
     if not sum(mix.confidence) == mix.rows == document["rows"]:
         raise ValueError(f"{path.name} counts its rows in two ways")
     return mix

@@ -71,6 +71,9 @@ def test_packages_of_older_exports_have_none(make_package: Callable[..., Package
         {"labels": [200]},
         {"confidence": [200]},
         {"edges": [1.0, 0.5], "confidence": [100, 100]},
+        {"edges": [0.5, 0.9], "confidence": [100, 100]},
+        {"edges": [], "confidence": []},
+        {"edges": [0.5, 1.0], "confidence": [-1, 201]},
         {"labels": None},
     ],
 )
