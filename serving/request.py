@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
 from dataclasses import dataclass, field
 
 from serving.keys import Key
 from serving.line import Priority
+
+_LONGEST_ID = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,3 +28,10 @@ class Request:
     within_ms: float = math.inf
     priority: Priority = "interactive"
     began_s: float = field(default_factory=time.perf_counter)
+
+
+def id_for(given: bytes) -> bytes:
+    """A request's id: the *given* one if it may stand in a log, or a new one."""
+    if given and len(given) <= _LONGEST_ID and given.isascii():
+        return given
+    return str(uuid.uuid4()).encode()

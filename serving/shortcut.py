@@ -10,7 +10,6 @@ own numbers of requests do not. Imported by Ray's proxies too, so it must stay l
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,15 +18,17 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 from starlette.middleware import Middleware
 
+from serving.request import id_for
+
 if TYPE_CHECKING:
-    from serving.protocols.asgi import AsgiApp, Endpoint, Headers, Message, Send
+    from serving.protocols.asgi import AsgiApp, Endpoint, Message, Send
+    from serving.protocols.headers import Headers
     from serving.protocols.leaving import Receive
 
 # Requests held open by one replica. The batcher refuses by milliseconds of work long before; this
 # only bounds sockets and memory.
 MAX_ONGOING_REQUESTS = 1000
 _REQUEST_ID = b"x-request-id"
-_LONGEST_ID = 128
 _CONTROLS = frozenset(
     (
         b"x_request_timeout_seconds",
@@ -43,10 +44,10 @@ _FORWARDED = b"x_forwarded_"
 
 def middlewares() -> list[Middleware]:
     """What Ray puts around the HTTP servers of its replicas and proxies."""
-    return [Middleware(Shortcut, endpoint=_endpoint_here)]
+    return [Middleware(Shortcut, endpoint=endpoint_here)]
 
 
-def _endpoint_here() -> Endpoint | None:
+def endpoint_here() -> Endpoint | None:
     """This replica's, once it takes requests; none in a proxy or where the application is not ours."""
     try:
         servable: Any = serve.get_replica_context().servable_object
@@ -97,9 +98,7 @@ def _is_allowed(name: bytes) -> bool:
 
 def _identified(headers: Headers) -> tuple[Headers, bytes]:
     """Headers with a request id, and the id: the caller's if it may stand in a log, or a new one."""
-    for name, value in headers:
-        if name == _REQUEST_ID and len(value) <= _LONGEST_ID and value.isascii():
-            return headers, value
-    request_id = str(uuid.uuid4()).encode()
+    given = next((value for name, value in headers if name == _REQUEST_ID), b"")
+    request_id = id_for(given)
     others = [(name, value) for name, value in headers if name != _REQUEST_ID]
     return [*others, (_REQUEST_ID, request_id)], request_id

@@ -7,32 +7,37 @@ what reading a short body takes.
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from serving.core import Answered, Core
+from serving.core import Core
 from serving.errors import (
     NotReady,
     ServingError,
     SlowBody,
     TooLarge,
-    Unauthenticated,
-    Unavailable,
-    WrongInput,
     WrongMethod,
 )
 from serving.gate import Gate
-from serving.line import HANDICAP_S, Priority
 from serving.protocols import oip
 from serving.protocols.asking import Door, Written
 from serving.protocols.classify import Classify
 from serving.protocols.desk import Desk
+from serving.protocols.headers import (
+    Headers,
+    about_answer,
+    about_error,
+    priority,
+    request_id,
+    wants_fresh,
+    within_ms,
+)
 from serving.protocols.huggingface import HuggingFace, PredictOrInputs
+from serving.protocols.inference import version_of
 from serving.protocols.leaving import CallerLeft, Receive, unless_left
 from serving.protocols.lines import LINES, Lines
 from serving.protocols.rendering import write_error
@@ -43,9 +48,6 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
 Handler = Callable[[Message, Receive, Send], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
-_DEADLINE_HEADER, _PRIORITY_HEADER = b"x-deadline-ms", b"x-priority"
-_ID_HEADER = b"x-request-id"
 
 
 class Endpoint:
@@ -78,7 +80,7 @@ class Endpoint:
             try:
                 scope["key"] = self._gate.admit(scope["path"], scope["method"], headers)
             except ServingError as error:
-                await self._refuse(Request(door="gate", id=_id(headers)), error, send)
+                await self._refuse(Request(door="gate", id=request_id(headers)), error, send)
                 return
         methods = self.routes.get(scope["path"]) if scope["type"] == "http" else None
         if methods is None:
@@ -94,10 +96,15 @@ class Endpoint:
         methods = self.routes.get(scope["path"]) if scope["type"] == "http" else None
         return methods is not None and methods.get(scope["method"]) is not self._documentation
 
+    @property
+    def ready(self) -> bool:
+        """Warmed up, which construction did, with work flowing, and not draining."""
+        return not self.draining and self._core.healthy()
+
     def _routes(self) -> dict[str, dict[str, Handler]]:
         package, settings = self._core.package, self._settings
         model = f"/v2/models/{package.config.name}"
-        version = f"{model}/versions/{oip.version_of(package)}"
+        version = f"{model}/versions/{version_of(package)}"
         said = partial(_say, msgspec.json.encode(oip.model_metadata(package)))
         server = partial(_say, msgspec.json.encode(oip.server_metadata(package)))
         infer = self._door("open_inference", oip.Infer(package, settings))
@@ -133,7 +140,9 @@ class Endpoint:
         headers = dict(scope["headers"])
         kind = headers.get(b"content-type", b"").partition(b";")[0]
         if kind.strip().lower() in LINES:
-            request = Request(door="lines", id=_id(headers), key=scope.get("key"), priority="bulk")
+            request = Request(
+                door="lines", id=request_id(headers), key=scope.get("key"), priority="bulk"
+            )
             try:
                 await self._lines(request, receive, send)
             except ServingError as error:
@@ -150,13 +159,12 @@ class Endpoint:
         headers = dict(scope["headers"])
         request = Request(
             door=name,
-            id=_id(headers),
+            id=request_id(headers),
             key=scope.get("key"),
-            fresh=b"no-cache" in headers.get(b"cache-control", b""),
+            fresh=wants_fresh(headers),
         )
         try:
-            within_ms, priority = _within_ms(headers), _priority(headers)
-            request = replace(request, within_ms=within_ms, priority=priority)
+            request = replace(request, within_ms=within_ms(headers), priority=priority(headers))
             asked = door.read(await _body_in_time(receive, self._settings), headers)
             await self._desk.charge(request, asked)
             answered = await unless_left(self._desk.ask(request, asked), receive)
@@ -166,34 +174,19 @@ class Endpoint:
         except Exception as error:  # noqa: BLE001 - a bug must not hang a client
             await self._refuse(request, error, send)
         else:
-            await _send(send, 200, written, self._headers(answered))
+            await _send(send, 200, written, about_answer(self._digest, answered))
             self._desk.answered(request, answered)
 
     async def _refuse(self, request: Request, error: Exception, send: Send) -> None:
         await send_error(send, self._desk.refused(request, error))
 
-    def _headers(self, answered: Answered) -> Headers:
-        return [
-            (b"x-package-digest", self._digest),
-            (b"x-cache", _cache_word(answered)),
-            (b"x-tokenize-ms", b"%.3f" % answered.tokenize_ms),
-            (b"x-queue-ms", b"%.3f" % answered.queue_ms),
-            (b"x-infer-ms", b"%.3f" % answered.infer_ms),
-        ]
-
     async def _ready(self, yes: bytes, scope: Message, receive: Receive, send: Send) -> None:
-        """Ready when warmed up, which construction did, with work flowing, and not draining."""
-        if self.draining or not self._core.healthy():
+        """*yes*, or why not."""
+        if not self.ready:
             reason = "is shutting down" if self.draining else "has a stalled lane"
             await send_error(send, NotReady(f"This replica {reason}."))
         else:
             await _say(yes, scope, receive, send)
-
-
-def _cache_word(answered: Answered) -> bytes:
-    if not answered.cached:
-        return b"miss"
-    return b"hit" if answered.cached == len(answered.answers) else b"partial"
 
 
 async def _say(body: bytes, scope: Message, receive: Receive, send: Send) -> None:  # noqa: ARG001
@@ -202,33 +195,6 @@ async def _say(body: bytes, scope: Message, receive: Receive, send: Send) -> Non
 
 def _reading(handler: Handler) -> dict[str, Handler]:
     return {"GET": handler, "HEAD": handler}
-
-
-def _id(headers: Mapping[bytes, bytes]) -> str:
-    return headers.get(_ID_HEADER, b"").decode("latin-1")
-
-
-def _within_ms(headers: Mapping[bytes, bytes]) -> float:
-    """Milliseconds the caller will wait, from the header; infinite without one."""
-    if (value := headers.get(_DEADLINE_HEADER)) is None:
-        return math.inf
-    try:
-        within_ms = float(value)
-    except ValueError:
-        within_ms = math.nan
-    if not within_ms > 0:  # NaN, too
-        raise WrongInput(f"{_DEADLINE_HEADER.decode()} must be a number of milliseconds above 0.")
-    return within_ms
-
-
-def _priority(headers: Mapping[bytes, bytes]) -> Priority:
-    """Who goes first when texts wait, from the header; interactive without one."""
-    if (value := headers.get(_PRIORITY_HEADER)) is None:
-        return "interactive"
-    for priority in HANDICAP_S:
-        if value == priority.encode():
-            return priority
-    raise WrongInput(f"{_PRIORITY_HEADER.decode()} must be one of {', '.join(HANDICAP_S)}.")
 
 
 async def _body_in_time(receive: Receive, settings: ServeSettings) -> bytes:
@@ -260,14 +226,7 @@ async def _read_body(receive: Receive, *, max_bytes: int) -> bytes:
 
 async def send_error(send: Send, error: ServingError) -> None:
     """The one error body, with the status of its class and Retry-After where it helps."""
-    headers: Headers = []
-    if isinstance(error, Unavailable):
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
-    elif isinstance(error, Unauthenticated):
-        headers.append((b"www-authenticate", b"Bearer"))
-    elif isinstance(error, WrongMethod):
-        headers.append((b"allow", error.allow.encode()))
-    await _send(send, error.status, Written(body=write_error(error)), headers)
+    await _send(send, error.status, Written(body=write_error(error)), about_error(error))
 
 
 async def _send(send: Send, status: int, written: Written, headers: Headers) -> None:

@@ -29,15 +29,21 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """Texts to answer, how, and `write`, which says the answers as this door does."""
+class Asking:
+    """Texts to answer, and how."""
 
     texts: Sequence[str]
-    write: Callable[[Answered], Written]
     pairs: Sequence[str] | None = None
     reading: Reading = CUT
     within_ms: float = math.inf
     priority: Priority | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked(Asking):
+    """And `write`, which says the answers as this door does."""
+
+    write: Callable[[Answered], Written]
 
 
 class Door(Protocol):

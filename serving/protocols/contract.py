@@ -14,6 +14,7 @@ from serving.package import Package
 from serving.protocols import oip
 from serving.protocols.classify import ClassifyAnswer, ClassifyBody
 from serving.protocols.huggingface import InputsBody
+from serving.protocols.inference import version_of
 from serving.protocols.lines import LINES
 from serving.protocols.native import PredictBody
 from serving.protocols.rendering import ErrorBody, PredictAnswer, ScoredLabel
@@ -72,7 +73,7 @@ def _paths(package: Package) -> Json:
     lists = {"type": "array", "items": {"type": "array", "items": scored}}
     predicted = _either(answer, scored, lists)
     model = f"/v2/models/{name}"
-    version = f"{model}/versions/{oip.version_of(package)}"
+    version = f"{model}/versions/{version_of(package)}"
     infer = _asking("Answer a tensor of texts", _type(oip.InferBody), _type(oip.InferAnswer))
     predict = _asking("Classify", {"anyOf": [_type(PredictBody), _type(InputsBody)]}, predicted)
     for kind in LINES[:1]:

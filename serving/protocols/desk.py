@@ -14,7 +14,7 @@ from typing import Protocol
 from serving.core import Answered, Core
 from serving.errors import ServingError
 from serving.gate import Gate
-from serving.protocols.asking import Asked
+from serving.protocols.asking import Asking
 from serving.request import Request
 
 _log = logging.getLogger(__name__)
@@ -40,12 +40,12 @@ class Desk:
         self._gate = gate
         self._observers = observers
 
-    async def charge(self, request: Request, asked: Asked) -> None:
+    async def charge(self, request: Request, asked: Asking) -> None:
         """Count the texts for the key. Raises `RateLimited`, `QuotaUsedUp`."""
         if self._gate:
             await self._gate.charge(request.key, len(asked.texts))
 
-    async def ask(self, request: Request, asked: Asked) -> Answered:
+    async def ask(self, request: Request, asked: Asking) -> Answered:
         """Answers, not charged. Raises what `Core.ask` does."""
         return await self._core.ask(
             asked.texts,

@@ -10,33 +10,30 @@ from functools import partial
 from typing import Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 from msgspec import Struct, field
 
 from serving.core import Answered
-from serving.engine import prediction
 from serving.errors import MalformedBody, WrongInput
 from serving.package import Package
-from serving.protocols.asking import Asked, Written, check_texts
+from serving.protocols.asking import Asked, Written
 from serving.protocols.decoding import decoded
+from serving.protocols.inference import Inference, version_of
 from serving.protocols.tensors import (
-    Datatype,
     InputTensor,
     OutputTensor,
     TensorMetadata,
     TensorParameters,
+    Values,
+    form_of,
     input_metadata,
     output_metadata,
-    raw_labels,
-    raw_numbers,
+    raw_values,
     texts_of,
 )
 from serving.settings import ServeSettings
 
 _HEADER_LENGTH = b"inference-header-content-length"
 _RAW = b"application/octet-stream"
-Numbers = npt.NDArray[np.float32]
 
 
 class RequestedParameters(Struct, frozen=True):
@@ -113,42 +110,27 @@ def model_metadata(package: Package) -> ModelMetadata:
     )
 
 
-def version_of(package: Package) -> str:
-    """As it is shown everywhere."""
-    return package.digest[:12]
-
-
 class Infer:
     """`POST /v2/models/NAME/infer`."""
 
     def __init__(self, package: Package, limits: ServeSettings) -> None:
         self._package = package
-        self._limits = limits
+        self._inference = Inference(package, limits)
 
     def read(self, body: bytes, headers: Mapping[bytes, bytes]) -> Asked:
         """Raises `MalformedBody`, `WrongInput` or `TooLarge`, each saying which field and why."""
         said, raw = _parted(body, headers.get(_HEADER_LENGTH))
         given = decoded(_DECODER, said)
-        texts = _texts(given, raw)
-        wanted = {tensor.name for tensor in input_metadata(self._package)}
-        if texts.keys() != wanted:
-            raise WrongInput(f"inputs must be {_listed(wanted)}, each once; got {_listed(texts)}.")
-        for name, values in texts.items():
-            check_texts(values, name, limits=self._limits)
-        pairs = texts.get("text_pair")
-        if pairs is not None and len(pairs) != len(texts["text"]):
-            raise WrongInput(f"text holds {len(texts['text'])} texts, but text_pair {len(pairs)}.")
-        known = [tensor.name for tensor in output_metadata(self._package)]
-        outputs = given.outputs or [RequestedOutput(name) for name in known]
-        if unknown := {output.name for output in outputs} - set(known):
-            raise WrongInput(f"There is no output {_listed(unknown)}, but {_listed(known)}.")
+        question = self._inference.question(_texts(given, raw))
+        names = self._inference.outputs([output.name for output in given.outputs or []])
+        outputs = given.outputs or [RequestedOutput(name) for name in names]
         write = partial(self._write, given=given, outputs=outputs)
-        return Asked(texts=texts["text"], pairs=pairs, write=write)
+        return Asked(texts=question.texts, pairs=question.pairs, write=write)
 
     def _write(
         self, answered: Answered, *, given: InferBody, outputs: list[RequestedOutput]
     ) -> Written:
-        values = self._values(answered)
+        values = self._inference.values(answered)
         tensors, raws = [], []
         for output in outputs:
             binary = output.parameters.binary_data
@@ -169,26 +151,14 @@ class Infer:
         length = (_HEADER_LENGTH, b"%d" % len(said))
         return Written(body=said + b"".join(raws), content_type=_RAW, headers=(length,))
 
-    def _values(self, answered: Answered) -> dict[str, list[str] | Numbers]:
-        given = [prediction(answer.logits, self._package) for answer in answered.answers]
-        return {
-            "label": [one.label or "" for one in given],
-            "score": np.array([one.score for one in given], dtype=np.float32),
-            "scores": np.array([one.scores for one in given], dtype=np.float32),
-            "logits": np.stack([answer.logits for answer in answered.answers]),
-        }
 
-
-def _tensor(name: str, values: list[str] | Numbers, *, as_raw: bool) -> tuple[OutputTensor, bytes]:
-    datatype: Datatype
-    if isinstance(values, list):
-        datatype, shape, data, raw = "BYTES", [len(values)], list[Any](values), raw_labels(values)
-    else:
-        datatype, shape, raw = "FP32", list(values.shape), raw_numbers(values)
-        data = values.ravel().tolist()
+def _tensor(name: str, values: Values, *, as_raw: bool) -> tuple[OutputTensor, bytes]:
+    datatype, shape = form_of(values)
     if as_raw:
+        raw = raw_values(values)
         size = TensorParameters(binary_data_size=len(raw))
         return OutputTensor(name=name, shape=shape, datatype=datatype, parameters=size), raw
+    data: list[Any] = values if isinstance(values, list) else values.ravel().tolist()
     return OutputTensor(name=name, shape=shape, datatype=datatype, data=data), b""
 
 
@@ -222,7 +192,3 @@ def _texts(given: InferBody, raw: bytes) -> dict[str, list[str]]:
     if place != len(raw):
         raise MalformedBody(f"{len(raw) - place} raw bytes belong to no input.")
     return texts
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(sorted(names)) or "none"

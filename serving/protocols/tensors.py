@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from serving.errors import MalformedBody, WrongInput
 from serving.package import Package
 
 Datatype = Literal["BYTES", "FP32"]
+Values = list[str] | npt.NDArray[np.float32]
 _LENGTH = struct.Struct("<I")  # in front of each element of a raw BYTES tensor
 
 
@@ -70,31 +71,47 @@ def output_metadata(package: Package) -> list[TensorMetadata]:
 
 def texts_of(tensor: InputTensor, raw: bytes | None) -> list[str]:
     """The texts of one input; *raw* instead of its `data`. Raises `WrongInput`, `MalformedBody`."""
-    if tensor.datatype != "BYTES":
-        raise WrongInput(f"Input {tensor.name!r} must have datatype BYTES, not {tensor.datatype}.")
+    check_datatype(tensor.name, tensor.datatype)
     if raw is not None:
-        texts = [_utf8(element, tensor.name) for element in _elements(raw, tensor.name)]
+        texts = decoded_elements(elements(raw, tensor.name), tensor.name)
     elif tensor.data is not None:
         texts = list(_flat(tensor.data, tensor.name))
     else:
         raise WrongInput(f"Input {tensor.name!r} has neither data nor binary_data_size.")
-    if tensor.shape not in ([len(texts)], [len(texts), 1]):
-        raise WrongInput(
-            f"Input {tensor.name!r} has shape {tensor.shape}, but {len(texts)} texts;"
-            " give [B] or [B, 1]."
-        )
+    check_shape(tensor.name, tensor.shape, texts)
     return texts
 
 
-def raw_labels(labels: Sequence[str]) -> bytes:
-    """A BYTES tensor: each element's length, then its UTF-8."""
-    encoded = [label.encode() for label in labels]
-    return b"".join(_LENGTH.pack(len(element)) + element for element in encoded)
+def check_datatype(name: str, datatype: str) -> None:
+    """Raise `WrongInput` where input *name* is said to hold no texts."""
+    if datatype != "BYTES":
+        raise WrongInput(f"Input {name!r} must have datatype BYTES, not {datatype}.")
 
 
-def raw_numbers(numbers: npt.NDArray[np.float32]) -> bytes:
-    """An FP32 tensor: little-endian, row by row."""
-    return numbers.astype("<f4").tobytes()
+def check_shape(name: str, shape: Sequence[int], texts: Sequence[str]) -> None:
+    """Raise `WrongInput` where input *name* says another shape than its texts have."""
+    if list(shape) not in ([len(texts)], [len(texts), 1]):
+        raise WrongInput(
+            f"Input {name!r} has shape {list(shape)}, but {len(texts)} texts; give [B] or [B, 1]."
+        )
+
+
+def decoded_elements(encoded: Iterable[bytes], name: str) -> list[str]:
+    """Texts of input *name* from their UTF-8. Raises `WrongInput`."""
+    return [_utf8(element, name) for element in encoded]
+
+
+def form_of(values: Values) -> tuple[Datatype, list[int]]:
+    """Type and shape of an output."""
+    return ("BYTES", [len(values)]) if isinstance(values, list) else ("FP32", list(values.shape))
+
+
+def raw_values(values: Values) -> bytes:
+    """Labels as each one's length, then its UTF-8; numbers little-endian, row by row."""
+    if isinstance(values, list):
+        encoded = [label.encode() for label in values]
+        return b"".join(_LENGTH.pack(len(element)) + element for element in encoded)
+    return values.astype("<f4").tobytes()
 
 
 def _flat(data: Sequence[Any], name: str) -> Iterator[str]:
@@ -105,7 +122,8 @@ def _flat(data: Sequence[Any], name: str) -> Iterator[str]:
             yield value
 
 
-def _elements(raw: bytes, name: str) -> Iterator[bytes]:
+def elements(raw: bytes, name: str) -> Iterator[bytes]:
+    """What a raw BYTES tensor holds. Raises `MalformedBody`."""
     place = 0
     while place < len(raw):
         start = place + _LENGTH.size
