@@ -64,6 +64,15 @@ class AllReplicas:
         return answers
 
 
+def _rpc(name: str) -> Any:
+    """A method for Ray, which calls what is named as the rpc; see `serving.grpc_door`."""
+
+    async def call(self: Any, message: Any, grpc_context: Any) -> Any:
+        return await self.miniml_endpoint.rpc.call(name, message, grpc_context)
+
+    return call
+
+
 @serve.deployment(
     name="Encoder",
     max_ongoing_requests=MAX_ONGOING_REQUESTS,
@@ -93,6 +102,13 @@ class Encoder:
         self.miniml_endpoint = build_endpoint(
             self._core, settings, gate=_gate(settings), replicas=self._all_replicas
         )
+
+    ServerLive = _rpc("ServerLive")
+    ServerReady = _rpc("ServerReady")
+    ServerMetadata = _rpc("ServerMetadata")
+    ModelReady = _rpc("ModelReady")
+    ModelMetadata = _rpc("ModelMetadata")
+    ModelInfer = _rpc("ModelInfer")
 
     async def check_health(self) -> None:
         """Called by Ray; after three failures in a row it replaces the replica."""

@@ -53,6 +53,17 @@ def write_deploy_file(options: ServeOptions, path: Path) -> ServeSettings:
     return settings
 
 
+def grpc_options(options: ServeOptions) -> dict[str, Any]:
+    """What Ray Serve is told of gRPC; nothing where no port was asked for."""
+    if options.grpc_port is None:
+        return {}
+    return {
+        "port": options.grpc_port,
+        "grpc_servicer_functions": ["serving.grpc_door.add_open_inference"],
+        "enable_reflection": False,  # ours is, with the service
+    }
+
+
 def _document(options: ServeOptions, settings: ServeSettings) -> dict[str, Any]:
     from ray.serve.schema import ServeDeploySchema
 
@@ -68,6 +79,7 @@ def _document(options: ServeOptions, settings: ServeSettings) -> dict[str, Any]:
     document = {
         "proxy_location": "EveryNode",
         "http_options": {"host": options.host, "port": options.port},
+        **({"grpc_options": grpc} if (grpc := grpc_options(options)) else {}),
         "applications": [application],
     }
     ServeDeploySchema.model_validate(document)

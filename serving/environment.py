@@ -31,6 +31,7 @@ HAPROXY_PORTS = (
     "RAY_SERVE_HAPROXY_STATS_PORT",
     "RAY_SERVE_HAPROXY_METRICS_PORT",
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
 )
 # Not the kernel's choice: until HAProxy binds them, any of Ray's outgoing connections may be given
 # the same. Above what Ray's workers listen at, below what its replicas do.
@@ -43,6 +44,9 @@ _ALWAYS = {
     # uvicorn would take a caller's word on where it calls from, HAProxy being on this machine.
     "FORWARDED_ALLOW_IPS": "",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
+    # Ray would read messages of 2 GB. The replica refuses beyond `max_body_bytes` itself; this bounds
+    # what is read before, and answers, which may be longer than what was asked.
+    "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(16 * 2**20),
     # Ray's controller looks around ten times a second, for which it and its store take 5 % of a core.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
     "RAY_AUTH_MODE": "token",

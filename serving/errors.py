@@ -6,6 +6,7 @@ ServingError                 500  exit code 1
 │   ├── Unauthenticated      401  a key is needed
 │   ├── Forbidden            403  the key may not do this
 │   ├── UnknownPath          404  nothing is served there
+│   ├── UnknownModel         404  another model is
 │   ├── NoCache              404  this server keeps no answers
 │   ├── WrongMethod          405  something is, but not for this method
 │   ├── SlowBody             408  the body did not come in time
@@ -73,6 +74,12 @@ class SlowBody(BadRequest):
 
 class UnknownPath(BadRequest):
     """Nothing is served at this path."""
+
+    status = 404
+
+
+class UnknownModel(BadRequest):
+    """No model of this name or version is served here."""
 
     status = 404
 

@@ -71,7 +71,7 @@ def keys_for(options: ServeOptions) -> Path | None:
     Raises `KeyProblem` where a server beyond this machine would ask nobody, or a file holds no key.
     """
     path = options.keys
-    if path is None and not options.insecure and not _is_loopback(options.host):
+    if path is None and not options.insecure and not is_loopback(options.host):
         path = default_keys()
         if not read_keys(path):
             raise KeyProblem(
@@ -83,7 +83,8 @@ def keys_for(options: ServeOptions) -> Path | None:
     return None if path is None else path.absolute()
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches who listens at *host*."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

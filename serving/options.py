@@ -22,6 +22,9 @@ class ServeOptions:
     )
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on."})
     port: int = field(default=8000, metadata={"help": "Port to listen on."})
+    grpc_port: int | None = field(
+        default=None, metadata={"help": "Port for gRPC (Open Inference Protocol); default: none."}
+    )
     lanes: int | None = field(
         default=None, metadata={"help": "Batches run at once; default: one a core, 1 on a GPU."}
     )

@@ -25,7 +25,7 @@ from typing import Any
 from rich.console import Console
 
 from serving.client import Client, RemoteError
-from serving.deploy_file import APPLICATION, write_deploy_file
+from serving.deploy_file import APPLICATION, grpc_options, write_deploy_file
 from serving.environment import set_environment
 from serving.errors import PackageError, PortInUse, ServingError
 from serving.gpu import gpus_for
@@ -56,6 +56,10 @@ def serve(options: ServeOptions) -> None:
         _log.info("Wrote %s, which serves %s; its head says how", path, settings.package)
         return
     refuse_taken_port(options.host, options.port)
+    if options.grpc_port is not None:
+        refuse_taken_port(options.host, options.grpc_port, option="--grpc-port")
+        if options.grpc_port == options.port:
+            raise PortInUse("HTTP and gRPC cannot share a port; choose another --grpc-port.")
     set_environment(haproxy=options.haproxy)
     with _stopping() as stop:
         try:
@@ -67,6 +71,8 @@ def serve(options: ServeOptions) -> None:
                     url = _start(options, settings, gpus, stop)
                     status.stop()
                     _log.info("Serving %s (package %s) at %s", options.package, digest[:12], url)
+                    if options.grpc_port is not None:
+                        _log.info("gRPC: %s:%d", _reachable(options.host), options.grpc_port)
                     _log.info("Page and contract: %s/docs   Stop with Ctrl-C", url)
                     stop.wait()
                     _log.info("Stopping: answering what was accepted")
@@ -78,10 +84,10 @@ class _StoppedEarlyError(Exception):
     """A signal came while the server was starting."""
 
 
-def refuse_taken_port(host: str, port: int) -> None:
+def refuse_taken_port(host: str, port: int, *, option: str = "--port") -> None:
     """Raise `PortInUse` when somebody listens at *host*:*port* already."""
     if not 0 < port <= _LAST_PORT:
-        raise PortInUse(f"There is no port {port}; choose a --port from 1 to {_LAST_PORT}.")
+        raise PortInUse(f"There is no port {port}; choose a {option} from 1 to {_LAST_PORT}.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # As servers do: a port in TIME_WAIT is free, one that is listened on is not.
@@ -91,7 +97,7 @@ def refuse_taken_port(host: str, port: int) -> None:
         except OSError as error:
             raise PortInUse(
                 f"Port {port} on {host} cannot be used ({error.strerror});"
-                " stop who listens there or choose another --port."
+                f" stop who listens there or choose another {option}."
             ) from error
 
 
@@ -194,7 +200,10 @@ def _listen(options: ServeOptions) -> None:
     from ray.exceptions import RayError
 
     try:
-        ray_serve.start(http_options={"host": options.host, "port": options.port})
+        ray_serve.start(
+            http_options={"host": options.host, "port": options.port},
+            grpc_options=grpc_options(options) or None,
+        )
     except RayError as error:
         raise ServingError(
             "Ray Serve did not come up; is the machine overloaded?",
@@ -212,10 +221,20 @@ def _start(options: ServeOptions, settings: ServeSettings, gpus: int, stop: thre
     with Client(url) as client:
         try:
             client.wait_ready(timeout_s=_START_TIMEOUT_S, alive=lambda: not stop.is_set())
+            _wait_for_grpc(options, stop)
         except RemoteError:
             _go_on_unless(stop)
             raise
     return url
+
+
+def _wait_for_grpc(options: ServeOptions, stop: threading.Event) -> None:
+    if options.grpc_port is None:
+        return
+    from serving.grpc_door import wait_ready  # imports gRPC, which most servers do without
+
+    address = f"{_reachable(options.host)}:{options.grpc_port}"
+    wait_ready(address, timeout_s=_START_TIMEOUT_S, alive=lambda: not stop.is_set())
 
 
 def _go_on_unless(stop: threading.Event) -> None:

@@ -3,7 +3,7 @@
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from serving.keys import keys_for
+from serving.keys import is_loopback, keys_for
 from serving.options import Device, ServeOptions
 
 
@@ -38,6 +38,7 @@ class ServeSettings(BaseSettings):
     body_timeout_s: float = Field(default=30.0, gt=0, description="Until a body came; then 408.")
     max_streams: int = Field(default=64, ge=1, description="Streams of lines at once; then 429.")
     keys: str | None = Field(default=None, description="File of API keys; who has none gets 401.")
+    local_only: bool = Field(default=False, description="gRPC: refuse callers from other machines.")
     max_text_chars: int = Field(default=100_000, ge=1, description="One text; then 413.")
     max_texts: int = Field(default=1024, ge=1, description="Texts in one call; then 413.")
 
@@ -59,4 +60,6 @@ def settings_for(options: ServeOptions, *, package: str, digest: str) -> ServeSe
         cache_ttl_s=options.cache_ttl_s,
         redis_url=options.redis_url,
         keys=None if keys is None else str(keys),
+        # Ray binds the ports of gRPC on every interface; who listens here alone answers here alone.
+        local_only=bool(options.grpc_port) and keys is None and is_loopback(options.host),
     )

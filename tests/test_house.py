@@ -50,6 +50,7 @@ SERVING_ORDER = (
     "server",
     "deploy_file",
     "app",
+    "grpc_door",
     "shortcut",
     "predict",
     "known",

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -43,6 +43,9 @@ from serving.protocols.lines import LINES, Lines
 from serving.protocols.rendering import write_error
 from serving.request import Request
 from serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from serving.protocols.rpc import Rpc
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -100,6 +103,15 @@ class Endpoint:
     def ready(self) -> bool:
         """Warmed up, which construction did, with work flowing, and not draining."""
         return not self.draining and self._core.healthy()
+
+    @cached_property
+    def rpc(self) -> Rpc:
+        """The same over gRPC; made for the first call, since most servers take none."""
+        from serving.protocols.rpc import Rpc
+
+        return Rpc(
+            self._core, self._settings, desk=self._desk, gate=self._gate, ready=lambda: self.ready
+        )
 
     def _routes(self) -> dict[str, dict[str, Handler]]:
         package, settings = self._core.package, self._settings
