@@ -6,15 +6,19 @@ logits are bit-equal alone and in any padded batch: what the laws of batching ar
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import onnx
@@ -29,6 +33,7 @@ from serving.client import Client
 from serving.core import Core
 from serving.engine import Engine
 from serving.gate import Gate
+from serving.grpc_door import Straight
 from serving.keys import KeyRing
 from serving.lanes import Lanes
 from serving.metering import Meter
@@ -49,6 +54,8 @@ from serving.package import (
     Task,
     open_package,
 )
+from serving.protocols.asgi import Endpoint
+from serving.protocols.calls import CALLS
 from serving.protocols.surface import build_endpoint
 from serving.settings import ServeSettings
 
@@ -221,14 +228,18 @@ def package(make_package: MakePackage) -> Package:
     return make_package()
 
 
+def replica(package: Package, **limits: Any) -> tuple[Core, Endpoint]:
+    """What a replica of *package* holds."""
+    settings = ServeSettings(package="p", **limits)
+    core = Core(package, Lanes(count=1, threads=1), settings)
+    gate = Gate(KeyRing(Path(settings.keys)), Meter()) if settings.keys else None
+    return core, build_endpoint(core, settings, gate=gate)
+
+
 @contextmanager
 def listen(package: Package, **limits: Any) -> Iterator[str]:
     """The URL of a replica's ASGI app on a real socket, without Ray."""
-    lanes = Lanes(count=1, threads=1)
-    settings = ServeSettings(package="p", **limits)
-    core = Core(package, lanes, settings)
-    gate = Gate(KeyRing(Path(settings.keys)), Meter()) if settings.keys else None
-    endpoint = build_endpoint(core, settings, gate=gate)
+    _, endpoint = replica(package, **limits)
     config = uvicorn.Config(endpoint, port=0, log_level="error", lifespan="off")
     server = uvicorn.Server(config)
     socket = config.bind_socket()
@@ -242,6 +253,46 @@ def listen(package: Package, **limits: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+@contextmanager
+def listen_grpc(package: Package, **limits: Any) -> Iterator[str]:
+    """The address of a replica's calls on a real socket, without Ray."""
+    ready: Future[tuple[int, Callable[[], object]]] = Future()
+
+    async def run() -> None:
+        core, endpoint = replica(package, **limits)
+        server, stop = grpc.aio.server(), asyncio.Event()
+        nobody = SimpleNamespace(**dict.fromkeys(CALLS))
+        server.add_generic_rpc_handlers((Straight(nobody, endpoint=lambda: endpoint),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        loop = asyncio.get_running_loop()
+        ready.set_result((port, lambda: loop.call_soon_threadsafe(stop.set)))
+        await stop.wait()
+        await server.stop(0)
+        await core.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    port, stop = ready.result(30)
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        stop()
+        thread.join()
+
+
+@pytest.fixture(name="replica")
+def replica_fixture() -> Callable[..., tuple[Core, Endpoint]]:
+    """`replica(package, ...limits)`: what a replica holds."""
+    return replica
+
+
+@pytest.fixture(scope="session")
+def listening_grpc() -> Callable[..., AbstractContextManager[str]]:
+    """`listening_grpc(package, ...limits)`: an address as `listen_grpc` makes it."""
+    return listen_grpc
 
 
 @pytest.fixture
