@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from serving.engine import Engine, prediction
+from serving.keys import create_key
 from serving.package import Package
 
 ROOT = Path(__file__).parent.parent.parent
@@ -20,41 +23,98 @@ PYTHON = ROOT / ".venv" / "clients" / "bin" / "python"
 SCHEMATHESIS = PYTHON.parent / "schemathesis"
 CONFORMANCE = "status_code_conformance,content_type_conformance,response_schema_conformance"
 CHECKS = f"not_a_server_error,{CONFORMANCE}"
-SCRIPT = Path(__file__).parent / "foreign" / "ask.py"
-TEXTS = ["good", "the soup was very bad and cold", "not warm " * 40, "ünïcode ✓ 好"]
+SCRIPTS = Path(__file__).parent / "foreign"
+WORDS = [
+    "good",
+    "bad",
+    "soup",
+    "staff",
+    "cold",
+    "warm",
+    "not",
+    "very",
+    "the",
+    "was",
+    "and",
+    "ünïcode",
+    "✓",
+    "好",
+]
+_draw = random.Random(0)
+TEXTS = [" ".join(_draw.choices(WORDS, k=_draw.randint(1, 60))) for _ in range(200)]
+Listening = Callable[..., AbstractContextManager[str]]
 
 
-@pytest.mark.skipif(not PYTHON.exists(), reason="no environment for clients: make clients")
-def test_their_clients_get_our_answers(
-    package: Package, listening: Callable[[Package], AbstractContextManager[str]]
-) -> None:
-    """Labels and scores of each are the engine's, raw tensors or JSON, with asyncio or without."""
+def run_script(script: str, *arguments: str, given: str = "") -> dict[str, Any]:
+    """The JSON document on the last line that *script* prints in the clients' environment."""
+    ran = subprocess.run(
+        [PYTHON, SCRIPTS / script, *arguments],
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        # Offline the hub's client would not even ask this machine.
+        env={key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"},
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    document: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return document
+
+
+def check(answers: dict[str, Any], package: Package) -> None:
+    """Each client's labels and scores of `TEXTS` are the engine's."""
     given = [prediction(row, package) for row in Engine(package).logits(TEXTS)]
-    with listening(package) as url:
-        asked = subprocess.run(
-            [PYTHON, SCRIPT, url, package.config.name],
-            input=json.dumps(TEXTS),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            # Offline it would not even ask this machine.
-            env={key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"},
-        )
-    assert asked.returncode == 0, asked.stderr[-3000:]
-    answers = json.loads(asked.stdout.splitlines()[-1])
-
-    hub = answers.pop("hub")
-    labels = package.config.labels
-    by_label = [dict(zip(labels, one.scores, strict=True)) for one in given]
-    assert hub["label"] == [one.label for one in given]
-    assert hub["by_label"] == [pytest.approx(scores, abs=1e-6) for scores in by_label]
-    assert set(answers) == {"triton, raw", "triton, JSON", "triton, asyncio", "kserve"}
     for client, answer in answers.items():
         assert answer["label"] == [one.label for one in given], client
         np.testing.assert_allclose(
             answer["scores"], [one.scores for one in given], atol=1e-6, err_msg=client
         )
+
+
+@pytest.mark.skipif(not PYTHON.exists(), reason="no environment for clients: make clients")
+def test_their_clients_get_our_answers(
+    package: Package, listening: Listening, listening_grpc: Listening
+) -> None:
+    """200 texts, the engine's answers: raw tensors or JSON, gRPC or HTTP, with asyncio or without."""
+    with listening(package) as url, listening_grpc(package) as grpc:
+        name = package.config.name
+        answers = run_script("ask.py", url, grpc, name, given=json.dumps(TEXTS))
+    hub = answers.pop("hub")
+
+    assert set(answers) == {
+        *("triton, raw", "triton, JSON", "triton, asyncio"),
+        *("kserve", "kserve, gRPC", "kserve, gRPC, raw", "open inference"),
+    }
+    check(answers, package)
+    labels = package.config.labels
+    by_label = [prediction(row, package).scores for row in Engine(package).logits(TEXTS)]
+    wanted = [dict(zip(labels, scores, strict=True)) for scores in by_label]
+    assert hub["label"] == answers["kserve"]["label"]
+    assert hub["by_label"] == [pytest.approx(scores, abs=1e-6) for scores in wanted]
+
+
+@pytest.mark.skipif(not PYTHON.exists(), reason="no environment for clients: make clients")
+def test_tritons_grpc_clients_get_our_answers_and_codes(
+    package: Package, listening_grpc: Listening, tmp_path: Path
+) -> None:
+    """200 texts, the engine's answers, with a key; what is wrong with a call has its code."""
+    _, key = create_key(tmp_path / "keys.json", "web")
+    name = package.config.name
+    with listening_grpc(package, keys=str(tmp_path / "keys.json")) as grpc:
+        told = run_script("triton_grpc.py", grpc, name, key, given=json.dumps(TEXTS))
+
+    assert len(told["answers"]) == 2
+    check(told["answers"], package)
+    assert told["codes"] == {
+        "no key": "StatusCode.UNAUTHENTICATED",
+        "wrong key": "StatusCode.UNAUTHENTICATED",
+        "wrong model": "StatusCode.NOT_FOUND",
+        "wrong version": "StatusCode.NOT_FOUND",
+        "empty text": "StatusCode.INVALID_ARGUMENT",
+        "too many texts": "StatusCode.INVALID_ARGUMENT",
+        "too late": "StatusCode.DEADLINE_EXCEEDED",
+    }
 
 
 @pytest.mark.skipif(not SCHEMATHESIS.exists(), reason="no environment for clients: make clients")
@@ -75,7 +135,7 @@ def test_the_contract_is_kept_whatever_is_sent(
             text=True,
             timeout=300,
             check=False,
-            env=os.environ | {"SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(SCRIPT.parent)},
+            env=os.environ | {"SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(SCRIPTS)},
             cwd=tmp_path,
         )
 
