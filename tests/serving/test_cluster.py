@@ -14,21 +14,31 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import msgspec
 import psutil
 import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 from playwright.sync_api import Route, sync_playwright
 
 from serving.client import Client, RemoteError
+from serving.deploy_file import grpc_options
 from serving.engine import Engine
 from serving.environment import HAPROXY_PORTS, free_ports
 from serving.errors import PortInUse
+from serving.grpc_door import wait_ready
 from serving.options import ServeOptions
 from serving.package import Package
+from serving.protocols import open_inference_pb2 as pb
+from serving.protocols.calls import SERVICE
 from serving.protocols.rendering import Shown, document
 from serving.server import ray_folder, refuse_taken_port, serve
 from serving.work import Answer
@@ -57,6 +67,7 @@ class Server:
 
     def __init__(self, command: list[str], url: str, home: Path, **extra: str) -> None:
         self.url = url
+        self.grpc = ""  # the address, where it has one
         self.home = home
         self.log = home / f"{len(list(home.iterdir()))}.log"
         with self.log.open("wb") as log:
@@ -106,15 +117,20 @@ class Server:
         return names
 
 
-def miniml_serve(package: Package, port: int, home: Path, **extra: str) -> Server:
+def miniml_serve(
+    package: Package, port: int, home: Path, *, grpc_port: int = 0, **extra: str
+) -> Server:
     """`miniml serve` in a process of its own."""
     code = (
         "import sys, logging; logging.basicConfig(level=logging.INFO);"
         "from serving.options import ServeOptions; from serving.server import serve;"
-        "serve(ServeOptions(package=sys.argv[1], port=int(sys.argv[2])))"
+        "port, grpc_port = map(int, sys.argv[2:]);"
+        "serve(ServeOptions(package=sys.argv[1], port=port, grpc_port=grpc_port or None))"
     )
-    command = [sys.executable, "-c", code, str(package.folder), str(port)]
-    return Server(command, f"http://127.0.0.1:{port}", home, **extra)
+    command = [sys.executable, "-c", code, str(package.folder), str(port), str(grpc_port)]
+    server = Server(command, f"http://127.0.0.1:{port}", home, **extra)
+    server.grpc = f"127.0.0.1:{grpc_port}"
+    return server
 
 
 def serve_run(package: Package, port: int, home: Path) -> Server:
@@ -126,20 +142,29 @@ def serve_run(package: Package, port: int, home: Path) -> Server:
         "args": {"package": str(package.folder), "lanes": "1"},
     }
     http = {"host": "127.0.0.1", "port": port}
-    config.write_text(json.dumps({"http_options": http, "applications": [application]}))
+    (grpc_port,) = free_ports(1)
+    rpcs = grpc_options(ServeOptions(grpc_port=grpc_port))
+    document = {"http_options": http, "grpc_options": rpcs, "applications": [application]}
+    config.write_text(json.dumps(document))
     command = [str(Path(sys.executable).parent / "serve"), "run", str(config)]
-    return Server(command, f"http://127.0.0.1:{port}", home, RAY_AUTH_MODE="disabled")
+    server = Server(command, f"http://127.0.0.1:{port}", home, RAY_AUTH_MODE="disabled")
+    server.grpc = f"127.0.0.1:{grpc_port}"
+    return server
 
 
 def written_config(package: Package, port: int, home: Path, **extra: str) -> Server:
     """`serve run` on the file of `miniml serve --write-config`, started as the file's head says."""
     config = home / "serve.yaml"
-    serve(ServeOptions(package=str(package.folder), port=port, write_config=config))
+    (grpc_port,) = free_ports(1)
+    options = ServeOptions(package=str(package.folder), port=port, grpc_port=grpc_port)
+    serve(replace(options, write_config=config))
     (environment_line,) = re.findall(r"^# (eval .*)$", config.read_text(), re.MULTILINE)
     run = f"exec {Path(sys.executable).parent / 'serve'} run {config}"
     ports = {name: str(free_port()) for name in HAPROXY_PORTS}
     command = ["/bin/sh", "-c", f"{environment_line}\n{run}"]
-    return Server(command, f"http://127.0.0.1:{port}", home, **ports, **extra)
+    server = Server(command, f"http://127.0.0.1:{port}", home, **ports, **extra)
+    server.grpc = f"127.0.0.1:{grpc_port}"
+    return server
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +187,8 @@ def server(
         deep = home / ("d" * 90)
         deep.mkdir()
         unkind = {"TMPDIR": str(deep), "HOME": "/proc/nonexistent", "RAY_ADDRESS": "127.0.0.1:1"}
-        running = miniml_serve(package, free_port(), home, **unkind)
+        port, grpc_port = free_ports(2)
+        running = miniml_serve(package, port, home, grpc_port=grpc_port, **unkind)
     else:
         running = serve_run(package, free_port(), home)
     try:
@@ -194,6 +220,70 @@ def test_concurrent_answers_are_the_engines_alone(server: Server, package: Packa
     for texts, (many, one) in zip(calls, answers, strict=True):
         assert many == expected(package, texts)
         assert one == many[0]
+
+
+def infer(server: Server, texts: list[str], **metadata: str) -> tuple[Any, dict[str, str]]:
+    """The answer over gRPC and what came behind it. Raises `grpc.RpcError`."""
+    message = pb.ModelInferRequest(model_name="tiny")
+    tensor = message.inputs.add(name="text", datatype="BYTES", shape=[len(texts)])
+    tensor.contents.bytes_contents.extend(text.encode() for text in texts)
+    with grpc.insecure_channel(server.grpc) as channel:
+        ask = channel.unary_unary(
+            f"/{SERVICE}/ModelInfer",
+            request_serializer=pb.ModelInferRequest.SerializeToString,
+            response_deserializer=pb.ModelInferResponse.FromString,
+        )
+        given = [(key.replace("_", "-"), value) for key, value in metadata.items()]
+        answer, state = ask.with_call(message, metadata=given, timeout=60)
+    return answer, dict(state.trailing_metadata())
+
+
+def test_grpc_gives_the_engines_answers(server: Server, package: Package) -> None:
+    """32 calls at once, in order and bit for bit, with the package's digest behind each."""
+    wait_ready(server.grpc, timeout_s=START_S, alive=lambda: True)
+    calls = [(TEXTS * 4)[n % 5 : n % 5 + 1 + n % 9] for n in range(32)]
+    with ThreadPoolExecutor(32) as callers:
+        answers = list(callers.map(lambda texts: infer(server, texts), calls))
+
+    for texts, (answer, told) in zip(calls, answers, strict=True):
+        outputs = {output.name: output.contents for output in answer.outputs}
+        assert (
+            list(outputs["logits"].fp32_contents) == Engine(package).logits(texts).ravel().tolist()
+        )
+        assert [one.decode() for one in outputs["label"].bytes_contents] == [
+            one["label"] for one in expected(package, texts)
+        ]
+        assert told["x-package-digest"] == package.digest
+
+
+def test_grpc_refusals_pass_the_proxy(server: Server) -> None:
+    """Code, sentence and what stands beside them; Ray writes no traceback of a caller's mistake."""
+    cases: list[tuple[list[str], dict[str, str], str]] = [
+        ([" "], {}, "INVALID_ARGUMENT"),
+        (["good"] * 1025, {}, "INVALID_ARGUMENT"),
+        (["a" * 5_000_000], {}, "INVALID_ARGUMENT"),
+        (["good"], {"x_deadline_ms": "1e-6", "cache_control": "no-cache"}, "DEADLINE_EXCEEDED"),
+    ]
+    for texts, metadata, code in cases:
+        with pytest.raises(grpc.RpcError) as caught:
+            infer(server, texts, x_request_id="mine", **metadata)
+        refusal: Any = caught.value
+        told = dict(refusal.trailing_metadata())
+
+        assert (refusal.code().name, told["x-request-id"]) == (code, "mine")
+        assert refusal.details()
+        assert told["x-error-type"]
+    assert "Traceback" not in server.log.read_text(errors="replace")
+
+
+def test_grpc_tells_what_it_serves(server: Server) -> None:
+    """By reflection, as grpcurl asks: the service and its calls."""
+    with grpc.insecure_channel(server.grpc) as channel:
+        told = ProtoReflectionDescriptorDatabase(channel)
+        pool: Any = DescriptorPool(told)
+
+        assert SERVICE in told.get_services()
+        assert len(pool.FindServiceByName(SERVICE).methods) == 6
 
 
 def test_errors_pass_the_proxy_unchanged(server: Server) -> None:
@@ -295,6 +385,8 @@ def test_the_written_config_is_the_same_app(
         ours, theirs = (httpx.get(f"{url}/info").json() for url in (server.url, running.url))
         with Client(running.url) as client:
             answers = client.predict_many(TEXTS)
+        wait_ready(running.grpc, timeout_s=START_S, alive=lambda: True)
+        infer(running, TEXTS)
         processes = [process.name() for process in running.family()]
     finally:
         running.stop(signal.SIGINT)

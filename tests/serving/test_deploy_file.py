@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.serve._private.constants import DEFAULT_GRPC_PORT
+from ray.serve.config import gRPCOptions
 from ray.serve.schema import ServeDeploySchema
 
 from registry import store
 from serving.app import build
 from serving.environment import to_export
 from serving.errors import PackageError, ServingError
+from serving.grpc_door import add_open_inference
 from serving.options import ServeOptions
 from serving.package import Package
 from serving.server import serve
@@ -59,6 +62,7 @@ def exported(path: Path) -> dict[str, str]:
         {},
         {"lanes": 3, "threads": 1, "max_queue_ms": 750.5, "device": "cpu"},
         {"host": "0.0.0.0", "insecure": True, "haproxy": False},
+        {"grpc_port": 9123},
     ],
 )
 def test_the_file_means_what_serve_would_do(
@@ -72,12 +76,39 @@ def test_the_file_means_what_serve_would_do(
     running: Any = build(settings)._bound_deployment
 
     assert (schema.http_options.host, schema.http_options.port) == (options.host, PORT)
+    assert schema.grpc_options.port == (options.grpc_port or DEFAULT_GRPC_PORT)
+    assert bool(schema.grpc_options.grpc_servicer_functions) == bool(options.grpc_port)
+    assert settings.local_only == bool(options.grpc_port)
     assert settings == settings_for(options, package=str(package.folder), digest=package.digest)
     assert (application.import_path, application.route_prefix) == ("serving.app:build", "/")
     assert deployment.name == running.name
     assert deployment.max_ongoing_requests == running.max_ongoing_requests
     assert deployment.ray_actor_options.num_cpus == running.ray_actor_options["num_cpus"]
     assert not deployment.logging_config.enable_access_log
+
+
+def test_ray_finds_the_service_by_its_name(package: Package, tmp_path: Path) -> None:
+    """What the file names can be imported, and is what adds our service."""
+    _, schema = written(tmp_path / "serve.yaml", str(package.folder), grpc_port=9123)
+    options = gRPCOptions(**schema.grpc_options.model_dump())
+
+    assert options.grpc_servicer_func_callable == [add_open_inference]
+
+
+@pytest.mark.parametrize(
+    ("more", "local_only"),
+    [
+        ({"grpc_port": 9123}, True),
+        ({"grpc_port": 9123, "host": "::1"}, True),
+        ({"grpc_port": 9123, "host": "0.0.0.0", "insecure": True}, False),
+        ({}, False),
+    ],
+)
+def test_without_keys_grpc_is_for_who_listens_here(more: dict[str, Any], local_only: bool) -> None:
+    """On loopback without keys gRPC answers this machine alone; elsewhere somebody said --insecure."""
+    options = ServeOptions(package="p", **more)
+
+    assert settings_for(options, package="p", digest="0" * 64).local_only == local_only
 
 
 @pytest.mark.parametrize("haproxy", [True, False])
