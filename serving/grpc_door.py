@@ -1,9 +1,9 @@
 """From Ray's gRPC server straight to the replica's endpoint.
 
 Ray calls `add_open_inference` in each process that has a gRPC server. It puts handlers of its own in
-place of a service's, which hide the caller's deadline and cost as much as `serving.shortcut` says;
-in a replica of ours calls go past them. In a proxy, or where the application is not ours, calls take
-Ray's way to the methods of `serving.app`. Imported by Ray's proxies too, so it must stay light.
+place of a service's, which hide the caller's deadline and cost 0.45 ms of CPU a call, of 1.4; in a
+replica of ours calls go past them. In a proxy, or where the application is not ours, calls take Ray's
+way to the methods of `serving.app`. Imported by Ray's proxies too, so it must stay light.
 """
 
 from __future__ import annotations
