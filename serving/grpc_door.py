@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection
 
 from serving.errors import ServingError
@@ -82,7 +83,9 @@ class Straight(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no t
     def _straight(self) -> dict[str, Any]:
         return {
             method: handler._replace(
-                response_serializer=None,  # Ray's handlers give bytes
+                # In bytes both ways: Ray's handlers give them, and gRPC would log a caller's mistake.
+                request_deserializer=None,
+                response_serializer=None,
                 unary_unary=partial(self._call, method.rpartition("/")[2], handler.unary_unary),
             )
             for method, handler in self._method_handlers.items()
@@ -92,8 +95,15 @@ class Straight(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no t
     def _endpoint(self) -> Endpoint | None:
         return self._find()
 
-    async def _call(self, name: str, through_ray: Handler, message: Any, context: Any) -> Any:
-        """An answer in bytes, as Ray's handlers give it."""
+    async def _call(self, name: str, through_ray: Handler, body: bytes, context: Any) -> Any:
+        """The answer's bytes; none, and a code in *context*, where *body* is no message."""
+        takes = CALLS[name].takes
+        try:
+            message = takes.FromString(body)
+        except DecodeError:
+            context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
+            context.set_details(f"{len(body)} bytes are no {takes.DESCRIPTOR.full_name}.")
+            return b""
         if self._endpoint is None:
             return await through_ray(message, context)
         async with self._free:

@@ -284,6 +284,20 @@ def test_what_cannot_be_answered_is_refused(
     assert hasattr(errors, dict(error.trailing_metadata())["x-error-type"])
 
 
+@pytest.mark.parametrize("body", [b"\xff", b"\x0a\x02\xff\xff", b"{}"])
+def test_bytes_that_are_no_message_are_refused(address: str, body: bytes) -> None:
+    """As the caller's fault, not as ours."""
+    with grpc.insecure_channel(address) as channel:
+        ask = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        with pytest.raises(
+            grpc.RpcError, match=r"bytes are no inference\.ModelInferRequest"
+        ) as got:
+            ask(body, timeout=60)
+
+    error: Any = got.value
+    assert error.code() == StatusCode.INVALID_ARGUMENT
+
+
 @pytest.mark.parametrize("name", ["ModelReady", "ModelMetadata"])
 def test_another_model_is_not_found(address: str, name: str) -> None:
     """Neither ready nor described."""
