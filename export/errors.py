@@ -7,6 +7,7 @@ ExportError              exit code 1; every message is one sentence with the way
 ├── CheckpointError      the checkpoint lacks something, or is of a kind that cannot be exported
 ├── ExamError            the exam is missing, unreadable or too small
 ├── ExportMismatch       the fp32 graph does not answer as the checkpoint does
+├── CanonicalizerRefused a canonicaliser changes too many answers, fails, or is not idempotent
 ├── SigningUnavailable   the library that signs is not installed, or not wholly
 ├── UnusableKey          no elliptic curve key of the needed half can be read from the file
 ├── NotSigned            the package has no signature
@@ -46,6 +47,10 @@ class ExamError(ExportError):
 
 class ExportMismatch(ExportError):
     """The exported fp32 graph does not give the checkpoint's answers, or gives none at all."""
+
+
+class CanonicalizerRefused(ExportError):
+    """A canonicaliser changes more answers than may flip, fails, or does not keep its own forms."""
 
 
 class SigningUnavailable(ExportError):

@@ -139,12 +139,12 @@ def _reasons(found: Verdict, answers: Answers, options: ExportOptions) -> tuple[
     if not answers.deterministic:
         reasons.append("the same text asked twice gives different bits")
     drop, most = -found.accuracy_change, options.max_accuracy_drop_points
-    if _over(drop, most):
+    if over(drop, most):
         least = -found.accuracy_change_interval[1]
         unsure = _unsure(found.exam_rows, least, most)
         reasons.append(f"accuracy falls by {100 * drop:.2f} points, more than {most:g}{unsure}")
     flips, most = found.label_flip_rate, options.max_flip_percent
-    if _over(flips, most):
+    if over(flips, most):
         unsure = _unsure(found.exam_rows, found.flip_interval[0], most)
         reasons.append(
             f"{100 * flips:.2f} % of answers differ from fp32, more than {most:g} %{unsure}"
@@ -152,14 +152,14 @@ def _reasons(found: Verdict, answers: Answers, options: ExportOptions) -> tuple[
     return tuple(reasons)
 
 
-def _over(share: float, budget_percent: float) -> bool:
+def over(share: float, budget_percent: float) -> bool:
     """Rounded, for shares are of counts: a budget just reached is kept."""
     return round(100 * share, 9) > budget_percent
 
 
 def _unsure(rows: int, least: float, budget_percent: float) -> str:
     """What is to be said when the true share may be as low as *least*, which would be in budget."""
-    if _over(least, budget_percent):
+    if over(least, budget_percent):
         return ""
     return f" ({rows} rows are too few to be sure: it may be {100 * max(0.0, least):.2f})"
 
@@ -169,10 +169,10 @@ def doubts(found: Verdict, options: ExportOptions) -> tuple[str, ...]:
     said = []
     drop, flips = -found.accuracy_change_interval[0], found.flip_interval[1]
     few = f"{found.exam_rows} exam rows are too few to be sure of the"
-    if _over(flips, options.max_flip_percent):
+    if over(flips, options.max_flip_percent):
         budget = f"flip budget of {options.max_flip_percent:g} %"
         said.append(f"{few} {budget}: the true rate may be {100 * flips:.1f} %")
-    if _over(drop, options.max_accuracy_drop_points):
+    if over(drop, options.max_accuracy_drop_points):
         budget = f"accuracy budget of {options.max_accuracy_drop_points:g} points"
         said.append(f"{few} {budget}: the true loss may be {100 * drop:.1f}")
     return tuple(said)

@@ -71,6 +71,13 @@ class ExportOptions:
         default=False,
         metadata={"help": "Multi-label: a threshold a label, by its best F1 on training rows."},
     )
+    canonicalizer: str | None = field(
+        default=None,
+        metadata={
+            "help": "Read texts in this form: serving.canonical:casefolded, or MODULE:FUNCTION of"
+            " one's own; refused above --max-flips."
+        },
+    )
     sign_key: Path | None = field(
         default=None, metadata={"help": "Sign the package with this private key (PEM, EC)."}
     )

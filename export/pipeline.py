@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from export.candidates import Candidate, Target, choose_candidates
+from export.canonical import check_forms, reproducible
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import UnusableOption
 from export.exam import read_exam
@@ -63,7 +64,8 @@ def export_package(options: ExportOptions) -> ExportResult:
     name = check_name(options.output_name or source.name)
     recipe = _recipe(options, source, candidates)
     # A signature is not part of what a package is, so one found may lack it: made anew, it has it.
-    reusable = options.reuse and options.sign_key is None
+    known = options.sign_key is None and reproducible(options.canonicalizer)
+    reusable = options.reuse and known
     found = store.find(kind="package", name=name, recipe=recipe) if reusable else None
     if found is not None and options.output is not None:
         copy_sealed(store.fetch(found), options.output)
@@ -97,14 +99,15 @@ def _make(  # noqa: PLR0913, PLR0917 - what is exported, how, and as what
     exam = read_exam(checkpoint, min_rows=options.min_exam_rows, limit=options.exam_limit)
     training = read_training_rows(source.lineage, checkpoint, limit=_TRAINING_ROWS)
     check_tuning(training, exam, options)
+    check_forms(options.canonicalizer, exam)
 
     def build(folder: Path) -> Facts:
         with _workshop_folder(checkpoint, _workshop_key(options, source)) as work:
             judged = judge(checkpoint, exam, candidates, options, work, training, left_out)
-            tuner = partial(
-                tune, training=training, exam=exam, held_out=judged.answers, options=options
+            tuner = partial(tune, training=training, exam=exam, options=options)
+            write_package(
+                folder, checkpoint, exam, judged, naming=naming, tuner=tuner, options=options
             )
-            write_package(folder, checkpoint, exam, judged, naming=naming, tuner=tuner)
         params = {**_choices(options), "served": judged.served.name}
         return Facts(params=params, metrics=_numbers(judged.document()["served"]))
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import onnx
 from tokenizers import Tokenizer
 
 from export import checkpoint as source
+from export.answers import Answers
 from export.candidates import required_isa, runtime_options
+from export.canonical import weigh
 from export.card import model_card
 from export.checkpoint import Checkpoint
 from export.exam import Exam
@@ -22,11 +24,12 @@ from export.fp32 import graph_inputs
 from export.judged import Judged
 from export.machine import machine
 from export.mix import described, exam_mix
+from export.options import ExportOptions
 from export.report import ExportReport, changed_rows, label_flips, render_export_report
 from export.tuned import Tuned
 from registry.artifact import Manifest
 from serving.engine import Engine
-from serving.lanes import choose_lanes, measure_cost, usable_cores
+from serving.lanes import Lanes, choose_lanes, measure_cost, usable_cores
 from serving.package import (
     CARD,
     CONFIG,
@@ -48,7 +51,14 @@ from serving.package import (
 _log = logging.getLogger(__name__)
 _GOLDEN_TEXTS = 16
 _LARGE_BYTES = 2**20
-Tuner = Callable[[Engine], Tuned]
+
+
+class Tuner(Protocol):
+    """What `export.tuned.tune` does, once its rows and options are given."""
+
+    def __call__(self, engine: Engine, *, held_out: Answers) -> Tuned:
+        """Fit on the training rows; *held_out* are the engine's answers to the exam."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,21 +77,23 @@ def write_package(  # noqa: PLR0913 - what a package is made of
     *,
     naming: Naming,
     tuner: Tuner,
+    options: ExportOptions,
 ) -> None:
     """Write every file of the package but its manifest into *folder*.
 
     Raises `EngineFailed` when the graph cannot run a text of max_length tokens, and what *tuner*
-    raises.
+    and `weigh` raise.
     """
     _write_graph(judged.graph, folder)
-    tokenizer = Tokenizer.from_file(str(checkpoint.folder / source.TOKENIZER))
-    tokenizer.no_padding()  # serving pads to the longest of the batch and cuts by max_length
-    tokenizer.no_truncation()
-    tokenizer.save(str(folder / TOKENIZER))
-    config = _config(folder, checkpoint, judged, naming.name)
+    _write_tokenizer(checkpoint, folder)
+    config = _config(folder, checkpoint, judged, naming.name, options.canonicalizer)
     lanes = choose_lanes(usable_cores())
-    engine = Engine(_unsealed(folder, config), threads=lanes.threads, streams=lanes.count)
-    tuned = tuner(engine)
+    engine = _engine(folder, config, lanes)
+    answers = judged.answers
+    if config.canonicalizer is not None:
+        answers, likeness = weigh(engine, exam, answers, options, lanes)
+        judged = likeness.beside(judged)
+    tuned = tuner(engine, held_out=answers)
     config = replace(config, temperature=tuned.temperature, thresholds=tuned.thresholds)
     (folder / CONFIG).write_bytes(config.to_bytes())
     document = {**judged.document(), **tuned.document()}
@@ -91,7 +103,7 @@ def write_package(  # noqa: PLR0913 - what a package is made of
     cost = measure_cost(engine, machine=machine(), lanes=lanes)
     (folder / COST).write_bytes(cost.to_bytes())
     (folder / GOLDEN).write_text(_golden(engine, exam), encoding="utf-8")
-    mix = exam_mix(judged.answers.alone, _unsealed(folder, config))
+    mix = exam_mix(answers.alone, _unsealed(folder, config))
     (folder / EXAM_MIX).write_bytes(mix.to_bytes())
     card = model_card(naming.name, checkpoint, judged, naming.lineage, mix)
     (folder / CARD).write_text(card, encoding="utf-8")
@@ -117,7 +129,16 @@ def _write_graph(graph: Path, folder: Path) -> None:
         shutil.copymode(folder / MODEL, folder / MODEL_DATA)
 
 
-def _config(folder: Path, checkpoint: Checkpoint, judged: Judged, name: str) -> PackageConfig:
+def _write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(checkpoint.folder / source.TOKENIZER))
+    tokenizer.no_padding()  # serving pads to the longest of the batch and cuts by max_length
+    tokenizer.no_truncation()
+    tokenizer.save(str(folder / TOKENIZER))
+
+
+def _config(
+    folder: Path, checkpoint: Checkpoint, judged: Judged, name: str, canonicalizer: str | None
+) -> PackageConfig:
     """What serving must know, before anything is tuned."""
     return PackageConfig(
         name=name,
@@ -133,6 +154,7 @@ def _config(folder: Path, checkpoint: Checkpoint, judged: Judged, name: str) -> 
         runtime=judged.served.runtime,
         runtime_options=runtime_options(judged.served, checkpoint.hidden_size),
         isa=required_isa(judged.served),
+        canonicalizer=canonicalizer,
     )
 
 
@@ -184,6 +206,16 @@ def _golden(engine: Engine, exam: Exam) -> str:
         for row, values in zip(chosen, logits, strict=True)
     )
     return "".join(f"{answer.to_line()}\n" for answer in answers)
+
+
+def _engine(folder: Path, config: PackageConfig, lanes: Lanes) -> Engine:
+    """Of the package as far as it is written; whoever exports named the canonicaliser."""
+    return Engine(
+        _unsealed(folder, config),
+        threads=lanes.threads,
+        streams=lanes.count,
+        allow_code=config.canonicalizer,
+    )
 
 
 def _unsealed(folder: Path, config: PackageConfig) -> Package:

@@ -16,6 +16,7 @@ from typing import Any
 from ray import serve
 
 from serving.calibration import calibrated_lanes
+from serving.canonical import refuse_unknown_code
 from serving.core import Core
 from serving.errors import EngineFailed, PackageError
 from serving.gate import Gate
@@ -151,6 +152,7 @@ def build(args: ServeSettings) -> serve.Application:
     """
     folder, digest = locate(args.package, digest=args.digest)
     config = read_config(folder)
+    refuse_unknown_code(config.canonicalizer, args.allow_code)
     gpus = gpus_for(config, args.device)
     lanes = _told_lanes(config, args)
     cpus = lanes.count * lanes.threads if lanes else usable_cores()

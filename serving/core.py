@@ -71,7 +71,12 @@ class Core:
     def __init__(self, package: Package, lanes: Lanes, settings: ServeSettings) -> None:
         self.package = package
         self.lanes = lanes
-        self._engine = Engine(package, threads=lanes.threads, streams=lanes.count)
+        self._engine = Engine(
+            package,
+            threads=lanes.threads,
+            streams=lanes.count,
+            allow_code=settings.allow_code,
+        )
         prove_golden_answers(self._engine)
         self._cost = CostModel(self._cost_here())
         warm_up(self._engine, lanes, self._cost)

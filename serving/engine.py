@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tokenizers import Encoding as RawEncoding
 from tokenizers import Tokenizer
 
+from serving.canonical import Canonicalizer, open_canonicalizer
 from serving.package import Package, Task
 from serving.session import Encoding, Logits, open_session
 
@@ -41,22 +42,36 @@ class Prediction:
 
 
 class TextTokenizer:
-    """`tokenizer.json` with truncation to *max_length* tokens, special ones included; no padding."""
+    """`tokenizer.json` with truncation to *max_length* tokens, special ones included; no padding.
 
-    def __init__(self, path: Path, *, max_length: int) -> None:
+    canonicalizer: texts are read in its form, each of a pair; without one, as they come.
+    """
+
+    def __init__(
+        self, path: Path, *, max_length: int, canonicalizer: Canonicalizer | None = None
+    ) -> None:
         self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
         self._max_length = max_length
+        self._canonicalizer = canonicalizer
         # Asked, not inferred from the type: several kinds split or not by an option.
         splitter = self._tokenizer.pre_tokenizer
         self._splits_at_spaces = bool(splitter) and len(splitter.pre_tokenize_str("a b")) > 1
 
+    def canonical(self, texts: Sequence[str]) -> Sequence[str]:
+        """The texts as they are read. Raises `EngineFailed` when the canonicaliser fails on one."""
+        return self._canonicalizer.forms(texts) if self._canonicalizer else texts
+
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str | None] | None = None
     ) -> list[Encoding]:
-        """One encoding a text, in order; the same ids as tokenizing the whole text and cutting."""
-        seconds = pairs or [None] * len(texts)
+        """One encoding a text, in order; the same ids as tokenizing the whole text and cutting.
+
+        Raises as `canonical`.
+        """
+        texts = self.canonical(texts)
+        seconds = self._canonical_seconds(pairs) if pairs else [None] * len(texts)
         limit = self._max_length * _CHARS_PER_TOKEN
         whole = [i for i in range(len(texts)) if len(texts[i]) + len(seconds[i] or "") <= limit]
         raw: dict[int, RawEncoding] = {}
@@ -69,6 +84,10 @@ class TextTokenizer:
             Encoding(ids=tuple(raw[i].ids), type_ids=tuple(raw[i].type_ids))
             for i in range(len(texts))
         ]
+
+    def _canonical_seconds(self, pairs: Sequence[str | None]) -> Sequence[str | None]:
+        forms = iter(self.canonical([pair for pair in pairs if pair is not None]))
+        return [None if pair is None else next(forms) for pair in pairs]
 
     def _raw(self, batch: list[str | tuple[str, str]]) -> list[RawEncoding]:
         # Never `encode`: it holds the GIL, so a long text would stop the event loop. The fast one
@@ -122,11 +141,21 @@ def _word_start(text: str, limit: int) -> int:
 class Engine:
     """A package, ready to answer: the yardstick that every other path must equal."""
 
-    def __init__(self, package: Package, *, threads: int = 1, streams: int = 1) -> None:
-        """Streams: how many threads may call `run` at once, each batch on *threads* cores."""
+    def __init__(
+        self,
+        package: Package,
+        *,
+        threads: int = 1,
+        streams: int = 1,
+        allow_code: str | None = None,
+    ) -> None:
+        """Streams: how many threads may call `run` at once, each batch on *threads* cores.
+
+        allow_code: the one path beyond miniml's own that may be the package's canonicaliser.
+        """
         config = package.config
         self.package = package
-        self.tokenizer = TextTokenizer(package.tokenizer_path, max_length=config.max_length)
+        self._allow_code = allow_code
         self._open = partial(
             open_session,
             package.model_path,
@@ -137,6 +166,19 @@ class Engine:
             streams=streams,
         )
         self.session = self._open()
+
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        """Of the package, canonicaliser and all. Raises `PackageError` where that may not be run.
+
+        Made when texts come: who only runs encodings, to time them, needs nobody's code.
+        """
+        config = self.package.config
+        return TextTokenizer(
+            self.package.tokenizer_path,
+            max_length=config.max_length,
+            canonicalizer=open_canonicalizer(config.canonicalizer, allow_code=self._allow_code),
+        )
 
     def reopen(self) -> None:
         """Load the graph afresh, as after a crash; runs that have begun end on the old session."""

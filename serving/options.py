@@ -52,6 +52,10 @@ class ServeOptions:
     insecure: bool = field(
         default=False, metadata={"help": "Listen beyond this machine without keys."}
     )
+    allow_code: str | None = field(
+        default=None,
+        metadata={"help": "MODULE:FUNCTION that the package may change texts by, if not built in."},
+    )
     write_config: Path | None = field(
         default=None,
         metadata={
@@ -78,6 +82,10 @@ class PredictOptions:
     url: str | None = field(default=None, metadata={"help": "Ask this server."})
     package: str = field(
         default="latest", metadata={"help": "Package reference, when no server is asked."}
+    )
+    allow_code: str | None = field(
+        default=None,
+        metadata={"help": "MODULE:FUNCTION that the package may change texts by, if not built in."},
     )
 
 

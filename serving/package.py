@@ -54,6 +54,7 @@ class PackageConfig:
     always run alone. precision: for people ("fp32", "int8 dynamic per-channel"). runtime: what runs
     the graph, with its own options. isa: CPU features the variant was chosen for, named as in
     `serving.isa`. temperature: logits are divided by it before they become probabilities.
+    canonicalizer: path of the function in whose form texts are read (`serving.canonical`).
     """
 
     name: str
@@ -71,6 +72,7 @@ class PackageConfig:
     runtime_options: Mapping[str, str] = field(default_factory=dict)
     isa: tuple[str, ...] = ()
     temperature: float = 1.0
+    canonicalizer: str | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_bytes(self) -> bytes:

@@ -129,7 +129,7 @@ def _asker(options: PredictOptions) -> _Ask:
     from serving.work import Answer
 
     package = open_package(locate(options.package)[0])
-    engine = Engine(package)
+    engine = Engine(package, allow_code=options.allow_code)
     native = Native(package, ServeSettings(package=options.package))
 
     def ask(texts: Sequence[str], pairs: Sequence[str] | None) -> list[dict[str, Any]]:

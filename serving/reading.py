@@ -120,7 +120,7 @@ class Reader:
                 Encoding(ids=tuple(raw.ids), type_ids=tuple(raw.type_ids))
                 for raw in (first, *first.overflowing)
             ]
-            for first in self._whole.encode_batch(list(texts))
+            for first in self._whole.encode_batch(list(self._tokenizer.canonical(texts)))
         ]
 
     async def _refuse_cut(
@@ -139,8 +139,9 @@ class Reader:
 
     def _tokens(self, text: str, pair: str | None) -> int:
         self._whole.no_truncation()
-        given = text if pair is None else (text, pair)
-        return len(self._whole.encode_batch([given])[0].ids)
+        given = self._tokenizer.canonical([text] if pair is None else [text, pair])
+        whole = given[0] if pair is None else (given[0], given[1])
+        return len(self._whole.encode_batch([whole])[0].ids)
 
 
 def put_together(

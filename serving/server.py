@@ -24,6 +24,7 @@ from typing import Any
 
 from rich.console import Console
 
+from serving.canonical import open_canonicalizer
 from serving.client import Client, RemoteError
 from serving.deploy_file import APPLICATION, grpc_options, write_deploy_file
 from serving.environment import set_environment
@@ -66,7 +67,9 @@ def serve(options: ServeOptions) -> None:
             with Console(stderr=True).status("Starting") as status:
                 folder, digest = locate(options.package)
                 settings = settings_for(options, package=str(folder), digest=digest)
-                gpus = gpus_for(read_config(folder), settings.device)
+                config = read_config(folder)
+                open_canonicalizer(config.canonicalizer, allow_code=settings.allow_code)
+                gpus = gpus_for(config, settings.device)
                 with _no_orphans(), _ray(options, stop):
                     url = _start(options, settings, gpus, stop)
                     status.stop()

@@ -39,6 +39,9 @@ class ServeSettings(BaseSettings):
     max_streams: int = Field(default=64, ge=1, description="Streams of lines at once; then 429.")
     keys: str | None = Field(default=None, description="File of API keys; who has none gets 401.")
     local_only: bool = Field(default=False, description="gRPC: refuse callers from other machines.")
+    allow_code: str | None = Field(
+        default=None, description="module:function that a package may have its texts changed by."
+    )
     max_text_chars: int = Field(default=100_000, ge=1, description="One text; then 413.")
     max_texts: int = Field(default=1024, ge=1, description="Texts in one call; then 413.")
 
@@ -62,4 +65,5 @@ def settings_for(options: ServeOptions, *, package: str, digest: str) -> ServeSe
         keys=None if keys is None else str(keys),
         # Ray binds the ports of gRPC on every interface; who listens here alone answers here alone.
         local_only=bool(options.grpc_port) and keys is None and is_loopback(options.host),
+        allow_code=options.allow_code,
     )

@@ -32,6 +32,7 @@ ARROWS: dict[str, set[str]] = {
                 "isa",
                 "lanes",
                 "calibration",
+                "canonical",
                 "cost",
                 "errors",
             )
@@ -94,6 +95,7 @@ SERVING_ORDER = (
     "options",
     "locate",
     "package",
+    "canonical",
     "errors",
 )
 PURE = ("planner", "cost", "line", "drift")

@@ -90,6 +90,8 @@ def _config_facts(config: PackageConfig) -> Iterator[tuple[str, object]]:
     if config.isa:
         yield "chosen for", ", ".join(config.isa)
     yield "reads", f"{config.max_length} tokens: {', '.join(config.inputs)}"
+    if config.canonicalizer:
+        yield "read as", f"{config.canonicalizer} makes them"
     yield "in a batch", "answers stay the same" if config.batch_invariant else "every text alone"
 
 

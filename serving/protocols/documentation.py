@@ -113,6 +113,7 @@ def describe(package: Package, lanes: Lanes) -> dict[str, Any]:
         "labels": list(config.labels),
         "max_length_tokens": config.max_length,
         "precision": config.precision,
+        "canonicalizer": config.canonicalizer,
         "batch_invariant": config.batch_invariant,
         "base_model": config.base_model,
         "lineage": dict(package.manifest.lineage),

@@ -74,11 +74,11 @@ _DIM = 8
 MakePackage = Callable[..., Package]
 
 
-def tiny_tokenizer() -> Tokenizer:
-    """BERT's pipeline over a vocabulary of a few words."""
+def tiny_tokenizer(*, cased: bool = False) -> Tokenizer:
+    """BERT's pipeline over a vocabulary of a few words; *cased*: letters are read as they come."""
     vocabulary = {word: i for i, word in enumerate((*_SPECIAL, *WORDS))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=not cased)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -142,7 +142,12 @@ def drawn(count: int, seed: int) -> list[str]:
 
 
 def build_package(
-    target: Path, config: PackageConfig, *, golden_shift: float = 0.0, exam_rows: int = 200
+    target: Path,
+    config: PackageConfig,
+    *,
+    golden_shift: float = 0.0,
+    exam_rows: int = 200,
+    cased: bool = False,
 ) -> Package:
     """Seal a tiny package at *target*.
 
@@ -150,7 +155,7 @@ def build_package(
     """
     with staged(target, kind="package", lineage={}) as folder:
         onnx.save(tiny_graph(len(config.labels)), str(folder / MODEL))
-        tiny_tokenizer().save(str(folder / TOKENIZER))
+        tiny_tokenizer(cased=cased).save(str(folder / TOKENIZER))
         (folder / CONFIG).write_bytes(config.to_bytes())
         (folder / COST).write_bytes(GRID.to_bytes())
         (folder / GATES).write_text(json.dumps(GATES_DOCUMENT))
@@ -158,7 +163,8 @@ def build_package(
         unsealed = Package(
             folder=folder,
             manifest=Manifest(kind="package", files={}, lineage={}),
-            config=replace(config, runtime="onnxruntime"),  # a GPU is not at hand
+            # A GPU is not at hand, and the golden texts are their own canonical forms.
+            config=replace(config, runtime="onnxruntime", canonicalizer=None),
             cost=GRID,
         )
         engine = Engine(unsealed)
@@ -189,6 +195,8 @@ def make_package(tmp_path_factory: pytest.TempPathFactory) -> MakePackage:
         golden_shift: float = 0.0,
         exam_rows: int = 200,
         runtime: Runtime = "onnxruntime",
+        canonicalizer: str | None = None,
+        cased: bool = False,
     ) -> Package:
         config = replace(
             tiny_config(),
@@ -197,9 +205,12 @@ def make_package(tmp_path_factory: pytest.TempPathFactory) -> MakePackage:
             batch_invariant=batch_invariant,
             max_length=max_length,
             runtime=runtime,
+            canonicalizer=canonicalizer,
         )
         target = tmp_path_factory.mktemp("package") / "tiny"
-        return build_package(target, config, golden_shift=golden_shift, exam_rows=exam_rows)
+        return build_package(
+            target, config, golden_shift=golden_shift, exam_rows=exam_rows, cased=cased
+        )
 
     return make
 
