@@ -51,8 +51,9 @@ class AllReplicas:
 
     async def clear_cache(self) -> int:
         """In each, and in Redis."""
-        await self._here.cache_numbers()
-        return sum(await self._everywhere("clear_cache"))
+        # First, so that what it raises is told as it is, not as Ray wraps what others raise.
+        removed = [await self._here.clear_cache()]
+        return sum(removed + await self._everywhere("clear_cache"))
 
     async def metrics(self) -> bytes:
         """Each sample with its replica."""

@@ -129,10 +129,14 @@ class Cache:
         return [answer for answer in answers if answer is not None]  # none is: nothing is open
 
     async def clear(self) -> int:
-        """Forget everything, here and in Redis; how many answers that were."""
-        removed = len(self._memory)
+        """Forget everything, here and in Redis; how many answers that were.
+
+        Raises `RedisUnreachable`, and forgets nothing here: it would come back from there.
+        """
+        removed = await self._shared.clear() if self._shared else 0
+        removed += len(self._memory)
         self._memory.clear()
-        return removed + (await self._shared.clear() if self._shared else 0)
+        return removed
 
     async def close(self) -> None:
         """Write to Redis what is to be written."""

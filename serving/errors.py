@@ -14,14 +14,16 @@ ServingError                 500  exit code 1
 │   ├── TextTooLong          422  more tokens than the model reads, and cutting was not allowed
 │   └── WrongInput           422  missing, empty, or of the wrong type
 ├── Unavailable              503  try again later, after retry_after_s
-│   ├── Overloaded           429  the queue is full
+│   ├── Overloaded           429  the queue is full, or as many streams are open as may be
 │   ├── RateLimited          429  more texts a second than the key may ask
 │   ├── QuotaUsedUp          429  more texts a day than the key may ask
-│   └── NotReady             503  still warming up, or draining
+│   ├── RedisUnreachable     503  Redis, which this needs, does not answer
+│   └── NotReady             503  still warming up, draining, or its keys cannot be read
 ├── DeadlineExceeded         504  the answer would have come too late
-├── EngineFailed             500  the model failed on this input
-└── PackageError             500  the package cannot be served (start-up, never per request)
-    └── PortInUse                 (start-up) somebody listens there already
+├── EngineFailed             500  the model, or its canonicaliser, failed on this input
+├── InternalError            500  a bug of the server's; its log says more
+├── PackageError             500  the package cannot be served (start-up, never per request)
+└── PortInUse                500  somebody listens there already (start-up)
 
 Every message says what was seen, what was expected and what to do.
 """
@@ -125,7 +127,7 @@ class Unavailable(ServingError):
 
 
 class Overloaded(Unavailable):
-    """The queue holds more milliseconds of work than allowed."""
+    """More work waits, or more streams are open, than allowed."""
 
     status = 429
 
@@ -142,8 +144,12 @@ class QuotaUsedUp(Unavailable):
     status = 429
 
 
+class RedisUnreachable(Unavailable):
+    """Redis does not answer, and this cannot be done without it."""
+
+
 class NotReady(Unavailable):
-    """Still warming up, or draining before shut-down."""
+    """Still warming up, draining before shut-down, or the file of keys cannot be read."""
 
 
 class DeadlineExceeded(ServingError):
@@ -153,7 +159,11 @@ class DeadlineExceeded(ServingError):
 
 
 class EngineFailed(ServingError):
-    """The model raised on this input, alone as well as in a batch."""
+    """The model, or the package's canonicaliser, raised on this input; alone, too."""
+
+
+class InternalError(ServingError):
+    """The server failed, which is a bug; its log says more."""
 
 
 class PackageError(ServingError):
@@ -162,3 +172,7 @@ class PackageError(ServingError):
 
 class PortInUse(ServingError):
     """The address is taken."""
+
+
+# What no request meets: it is raised before there is a server.
+START_UP = (PackageError, PortInUse)

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import logging
 import os
 import secrets
 import time
@@ -23,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from registry.home import home
-from serving.errors import ServingError
+from serving.errors import NotReady, ServingError
 from serving.options import ServeOptions
 
+_log = logging.getLogger(__name__)
 _PREFIX, _PARTS = "mm", 3
 _ID_BYTES, _SECRET_BYTES = 6, 32
 _LOOK_AGAIN_S = 0.5
@@ -144,11 +146,16 @@ class KeyRing:
         self._seen: tuple[int, int, int] | None = None
         self._looked_s = -1.0
         self._keys: dict[str, Key] = {}
+        self._problem: KeyProblem | None = None
         self._read()
+        if self._problem:
+            raise self._problem
 
     def find(self, given: str) -> Key | None:
-        """Whose key *given* is; None for nobody's."""
+        """Whose key *given* is; None for nobody's. Raises `NotReady` while the file is unreadable."""
         self._read()
+        if self._problem:  # whoever was let in may not be any more: nobody is
+            raise NotReady("The keys of this server cannot be read now; its log says why.")
         parts = given.split("_", _PARTS - 1)
         key = self._keys.get(parts[1]) if len(parts) == _PARTS else None
         digest = hashlib.sha256(given.encode()).hexdigest()
@@ -166,6 +173,12 @@ class KeyRing:
             seen = (status.st_mtime_ns, status.st_size, status.st_ino)
         except FileNotFoundError:
             seen = None
-        if seen is None or seen != self._seen:
-            self._keys = {key.id: key for key in read_keys(self._path)}
+        if seen is None or seen != self._seen or self._problem:
+            before, self._keys, self._problem = self._problem, {}, None
+            try:
+                self._keys = {key.id: key for key in read_keys(self._path)}
+            except KeyProblem as problem:
+                self._problem = problem
+                if not before:
+                    _log.error("Nobody is let in: %s", problem)
             self._seen = seen

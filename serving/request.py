@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from serving.keys import Key
 from serving.line import Priority
 
+OTHER = "other"  # the door of what comes in at none: pages, unknown paths, wrong methods
 _LONGEST_ID = 128
 
 

@@ -16,12 +16,13 @@ import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from serving.breaker import Breaker
-from serving.errors import ServingError
+from serving.errors import RedisUnreachable, ServingError
 
 _CHECK_BYTES = 8
 _PREFIX = b"miniml:"
 _WRITES_AT_ONCE = 32
 _CLEAR_COUNT = 1000
+_LONGEST_S = 5.0  # for one command of `clear`, which has no budget
 
 
 class NoRedis(ServingError):
@@ -36,7 +37,9 @@ class SharedCache:
         self._budget_s = budget_ms / 1e3
         try:
             # One try only: the budget is shorter than any pause before another.
-            self._redis: Any = redis.Redis.from_url(url, retry=None, socket_connect_timeout=1.0)
+            self._redis: Any = redis.Redis.from_url(
+                url, retry=None, socket_connect_timeout=1.0, socket_timeout=_LONGEST_S
+            )
         except ValueError as error:
             raise NoRedis(
                 f"{url!r} is no address of a Redis ({error}).", hint="Write redis://HOST:PORT/0."
@@ -68,10 +71,16 @@ class SharedCache:
         task.add_done_callback(self._writes.discard)
 
     async def clear(self) -> int:
-        """Remove all of ours, and say how many. Raises RedisError, OSError."""
+        """Remove all of ours, and say how many. Raises `RedisUnreachable`."""
         removed = 0
-        async for key in self._redis.scan_iter(match=_PREFIX + b"*", count=_CLEAR_COUNT):
-            removed += int(await self._redis.unlink(key))
+        try:
+            async for key in self._redis.scan_iter(match=_PREFIX + b"*", count=_CLEAR_COUNT):
+                removed += int(await self._redis.unlink(key))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise RedisUnreachable(
+                "Redis does not answer, so what it knows cannot be forgotten.",
+                hint="Try again when it is back.",
+            ) from error
         return removed
 
     async def settled(self) -> None:

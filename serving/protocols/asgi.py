@@ -41,7 +41,7 @@ from serving.protocols.inference import version_of
 from serving.protocols.leaving import CallerLeft, Receive, unless_left
 from serving.protocols.lines import LINES, Lines
 from serving.protocols.rendering import write_error
-from serving.request import Request
+from serving.request import OTHER, Request
 from serving.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -92,7 +92,10 @@ class Endpoint:
             await handler(scope, receive, send)
         else:
             path, method, allow = scope["path"], scope["method"], ", ".join(methods)
-            await send_error(send, WrongMethod(f"{path} takes {allow}, not {method}.", allow=allow))
+            wrong = WrongMethod(f"{path} takes {allow}, not {method}.", allow=allow)
+            await self._refuse(
+                Request(door=OTHER, id=request_id(dict(scope["headers"]))), wrong, send
+            )
 
     def takes(self, scope: Message) -> bool:
         """Whether this answers a request itself, rather than pass it on."""
@@ -196,7 +199,8 @@ class Endpoint:
         """*yes*, or why not."""
         if not self.ready:
             reason = "is shutting down" if self.draining else "has a stalled lane"
-            await send_error(send, NotReady(f"This replica {reason}."))
+            request = Request(door="probe", id=request_id(dict(scope["headers"])))
+            await self._refuse(request, NotReady(f"This replica {reason}."), send)
         else:
             await _say(yes, scope, receive, send)
 

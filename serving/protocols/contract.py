@@ -52,10 +52,31 @@ def add_contract(document: Json, package: Package) -> Json:
 def refusals() -> dict[int, str]:
     """Status -> the errors that have it, each with what it means; of requests, not of the start."""
     found: dict[int, list[str]] = defaultdict(list)
-    for kind in _kinds(errors.ServingError):
-        if kind.__module__ == errors.__name__ and not issubclass(kind, errors.PackageError):
-            found[kind.status].append(f"`{kind.__name__}`: {(kind.__doc__ or '').splitlines()[0]}")
-    return {status: " ".join(lines) for status, lines in sorted(found.items())}
+    for kind in request_errors():
+        found[kind.status].append(f"`{kind.__name__}`: {_meaning(kind)}")
+    return {status: " ".join(lines) for status, lines in found.items()}
+
+
+def error_table() -> str:
+    """What a request can meet, as the Markdown of `docs/api.md`."""
+    rows = [
+        f"| {kind.status} | `{kind.__name__}` | {_meaning(kind)} |" for kind in request_errors()
+    ]
+    return "\n".join(["| status | type | meaning |", "|---|---|---|", *rows])
+
+
+def request_errors() -> list[type[errors.ServingError]]:
+    """Every error that a request can meet, by status."""
+    kinds = (
+        kind
+        for kind in _kinds(errors.ServingError)
+        if kind.__module__ == errors.__name__ and kind not in errors.START_UP
+    )
+    return sorted(kinds, key=lambda kind: kind.status)
+
+
+def _meaning(kind: type[errors.ServingError]) -> str:
+    return (kind.__doc__ or "").splitlines()[0]
 
 
 def _kinds(kind: type[errors.ServingError]) -> Iterator[type[errors.ServingError]]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from serving.core import Answered, Core
-from serving.errors import ServingError
+from serving.errors import InternalError, ServingError
 from serving.gate import Gate
 from serving.protocols.asking import Asking
 from serving.request import Request
@@ -67,7 +67,7 @@ class Desk:
         """Make known that *request* failed, and what to tell its caller: nothing of a bug's inside."""
         if not isinstance(error, ServingError):
             _log.error("A request failed; this is a bug", exc_info=error)
-            error = ServingError("The server failed on this request.")
+            error = InternalError("The server failed on this request.")
         took_s = time.perf_counter() - request.began_s
         for observer in self._observers:
             observer.refused(request, error, took_s)

@@ -19,8 +19,12 @@ from serving.lanes import Lanes
 from serving.metrics import CONTENT_TYPE
 from serving.package import Package
 from serving.protocols.contract import add_contract
+from serving.protocols.desk import Desk
+from serving.protocols.headers import about_error
 from serving.protocols.rendering import write_error
 from serving.protocols.replicas import Replicas
+from serving.request import OTHER
+from serving.request import Request as Asking
 
 _PAGES = Path(__file__).parent.parent / "static"
 # Scripts and styles stand in the page, and it asks nobody but this server.
@@ -33,8 +37,8 @@ _EXAMPLES = 16
 _PATHS = "What is served stands in /openapi.json, and for people at /docs."
 
 
-def build_documentation(core: Core, replicas: Replicas) -> FastAPI:
-    """The FastAPI app beside the hot path."""
+def build_documentation(core: Core, replicas: Replicas, desk: Desk) -> FastAPI:
+    """The FastAPI app beside the hot path; *desk* is told of what is refused here."""
     package = core.package
     app = FastAPI(title="miniml", version=package.digest[:12], docs_url=None, redoc_url=None)
     about = describe(package, core.lanes)
@@ -61,7 +65,7 @@ def build_documentation(core: Core, replicas: Replicas) -> FastAPI:
         return PlainTextResponse(await replicas.metrics(), media_type=CONTENT_TYPE)
 
     _add_pages(app)
-    _add_errors(app)
+    _add_errors(app, desk)
     _add_hot_paths(app, package)
     return app
 
@@ -76,29 +80,25 @@ def _add_pages(app: FastAPI) -> None:
         return FileResponse(_PAGES / "docs.html", media_type="text/html", headers=_PAGE_HEADERS)
 
 
-def _add_errors(app: FastAPI) -> None:
+def _add_errors(app: FastAPI, desk: Desk) -> None:
     """The one error body here, too."""
 
     @app.exception_handler(ServingError)
-    async def refused(_: Request, error: ServingError) -> Response:
-        return Response(write_error(error), error.status, media_type="application/json")
+    @app.exception_handler(Exception)
+    async def refused(request: Request, error: Exception) -> Response:
+        told = desk.refused(Asking(door=OTHER, id=request.headers.get("x-request-id", "")), error)
+        headers = {name.decode(): value.decode() for name, value in about_error(told)}
+        return Response(write_error(told), told.status, headers, media_type="application/json")
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         path = request.url.path
         allow = {name.lower(): value for name, value in (error.headers or {}).items()}.get("allow")
-        refusal: ServingError
         if allow:
             message = f"{path} takes {allow}, not {request.method}."
-            refusal = WrongMethod(message, allow=allow)
-        else:
-            refusal = UnknownPath(
-                f"Nothing is served at {path}.",
-                hint="The paths there are stand in /openapi.json, for people at /docs.",
-            )
-        return Response(
-            write_error(refusal), refusal.status, error.headers, media_type="application/json"
-        )
+            return await refused(request, WrongMethod(message, allow=allow))
+        hint = "The paths there are stand in /openapi.json, for people at /docs."
+        return await refused(request, UnknownPath(f"Nothing is served at {path}.", hint=hint))
 
 
 def describe(package: Package, lanes: Lanes) -> dict[str, Any]:

@@ -18,7 +18,10 @@ class Replicas(Protocol):
         ...
 
     async def clear_cache(self) -> int:
-        """Forget everything, in Redis too; how many answers that were. Raises `NoCache`."""
+        """Forget everything, in Redis too; how many answers that were.
+
+        Raises `NoCache`, `RedisUnreachable`.
+        """
         ...
 
     async def metrics(self) -> bytes:

@@ -23,6 +23,6 @@ def build_endpoint(
 ) -> Endpoint:
     """The ASGI app. gate: who may come in. replicas: all there are, given this one."""
     metrics = Metrics(core.package, core.operations, core.batch_sizes)
-    documentation = build_documentation(core, replicas(Here(core, metrics)))
     desk = Desk(core, gate, [metrics])
+    documentation = build_documentation(core, replicas(Here(core, metrics)), desk)
     return Endpoint(core, settings, documentation, desk=desk, gate=gate)

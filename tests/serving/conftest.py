@@ -9,7 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shutil
+import signal
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
@@ -23,6 +27,7 @@ import httpx
 import numpy as np
 import onnx
 import pytest
+import redis
 import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -32,6 +37,7 @@ from registry.artifact import Manifest, staged
 from serving.client import Client
 from serving.core import Core
 from serving.engine import Engine
+from serving.environment import free_ports
 from serving.gate import Gate
 from serving.grpc_door import Straight
 from serving.keys import KeyRing
@@ -71,6 +77,7 @@ GRID = CostGrid(
 )
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 _DIM = 8
+REDIS = shutil.which("redis-server")
 MakePackage = Callable[..., Package]
 
 
@@ -243,7 +250,7 @@ def replica(package: Package, **limits: Any) -> tuple[Core, Endpoint]:
     """What a replica of *package* holds."""
     settings = ServeSettings(package="p", **limits)
     core = Core(package, Lanes(count=1, threads=1), settings)
-    gate = Gate(KeyRing(Path(settings.keys)), Meter()) if settings.keys else None
+    gate = Gate(KeyRing(Path(settings.keys)), Meter(settings.redis_url)) if settings.keys else None
     return core, build_endpoint(core, settings, gate=gate)
 
 
@@ -322,3 +329,51 @@ def page(package: Package, listening: Callable[..., AbstractContextManager[str]]
 def listening() -> Callable[..., AbstractContextManager[str]]:
     """`listening(package, ...limits)`: a server as `listen` makes it."""
     return listen
+
+
+class Redis:
+    """A real server on a port of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        (self.port,) = free_ports(1)
+        self._folder = folder
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """As settings name it."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Until it answers."""
+        words = [str(REDIS), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        self.process = subprocess.Popen(words, cwd=self._folder, stdout=subprocess.DEVNULL)
+        deadline_s = time.monotonic() + 20
+        while True:
+            try:
+                self.client().ping()
+            except redis.ConnectionError:
+                assert time.monotonic() < deadline_s
+                time.sleep(0.05)
+            else:
+                return
+
+    def client(self) -> redis.Redis:
+        """To look behind the scenes."""
+        return redis.Redis(port=self.port)
+
+    def stop(self, *, kill: bool = False) -> None:
+        """And wait until it is gone; *kill*: it has no time for a last word."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+        self.process.wait(10)
+
+
+@pytest.fixture
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """A real Redis, empty; stopped at the end."""
+    if REDIS is None:
+        pytest.skip("no redis-server on this machine")
+    running = Redis(tmp_path_factory.mktemp("redis"))
+    yield running
+    running.stop()

@@ -4,48 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
+import signal
 import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import redis
 
 from serving.client import Client, RemoteError
-from serving.environment import free_ports
 from serving.errors import QuotaUsedUp, RateLimited, TooLarge
 from serving.keys import Key, create_key
 from serving.metering import Meter
 from serving.package import Package
 
 Listening = Callable[..., AbstractContextManager[str]]
-REDIS = shutil.which("redis-server")
 NDJSON = {"content-type": "application/x-ndjson"}
-
-
-@pytest.fixture
-def redis_url(tmp_path: Path) -> Iterator[str]:
-    """A real Redis."""
-    (port,) = free_ports(1)
-    words = [str(REDIS), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    deadline_s = time.monotonic() + 20
-    while True:
-        try:
-            redis.Redis(port=port).ping()
-            break
-        except redis.ConnectionError:
-            assert time.monotonic() < deadline_s
-            time.sleep(0.05)
-    yield f"redis://127.0.0.1:{port}/0"
-    process.terminate()
-    process.wait(10)
 
 
 def a_key(**limits: Any) -> Key:
@@ -123,11 +100,10 @@ def test_a_quota_counts_texts_wherever_they_come_in(
         assert client.post("/predict", json={"text": "good"}).status_code == 429
 
 
-@pytest.mark.skipif(REDIS is None, reason="no redis-server on this machine")
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_quota_is_exact_among_fifty(shared: bool, request: pytest.FixtureRequest) -> None:
     """Fifty callers at once, of two servers where they share Redis: as many pass as may."""
-    url = request.getfixturevalue("redis_url") if shared else None
+    url = request.getfixturevalue("redis_server").url if shared else None
     key = a_key(texts_per_day=103)
 
     async def caller(meter: Meter) -> int:
@@ -146,6 +122,33 @@ def test_a_quota_is_exact_among_fifty(shared: bool, request: pytest.FixtureReque
         return sum(await asyncio.gather(*callers))
 
     assert asyncio.run(run()) == 103
+
+
+def test_limits_outlive_their_redis(redis_server: Any) -> None:
+    """Gone or hanging, it costs its budget and no request; each meter then counts for itself."""
+    key = a_key(texts_per_day=10)
+
+    async def passed(meter: Meter, times: int) -> int:
+        count = 0
+        for _ in range(times):
+            with suppress(QuotaUsedUp):
+                await meter.take(key, 1)
+                count += 1
+        return count
+
+    async def run() -> None:
+        one, other = Meter(redis_server.url), Meter(redis_server.url)
+        assert (await passed(one, 4), await passed(other, 4)) == (4, 4)
+        redis_server.process.send_signal(signal.SIGSTOP)
+        assert await passed(one, 20) == 10
+        redis_server.stop(kill=True)
+        assert await passed(other, 20) == 10
+        redis_server.start()
+        # Within the pause of the breaker; Redis, which kept nothing, begins anew.
+        while not redis_server.client().keys("LIMITS*"):
+            await passed(one, 1)
+
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_a_rate_is_kept_and_a_call_beyond_it_can_never_pass() -> None:

@@ -98,6 +98,8 @@ def test_callers_cannot_make_series(client: httpx.Client) -> None:
     """Whatever texts, paths, headers and methods they send, there are as many series as before."""
     client.post("/predict", json={"text": "good"})
     client.post("/predict", json={"text": ""})
+    client.get("/nowhere")
+    client.get("/predict")
     before = read(client).keys()
     for number in range(30):
         client.post("/predict", json={"text": f"good {number}"}, headers={"x-mine": str(number)})

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 
 from serving.keys import create_key
 from serving.package import Package
+from serving.protocols.contract import request_errors
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
@@ -165,3 +166,18 @@ def test_a_server_with_keys_is_asked_with_one(
 
     assert shown
     assert secret not in shown
+
+
+def test_the_docs_page_lists_every_error(
+    browser: Browser, package: Package, listening: Listening
+) -> None:
+    """Filled from the contract: each error that a request can meet, beside its status."""
+    with listening(package) as url:
+        seen = Watched(browser, url)
+        seen.page.goto(f"{url}/docs")
+        for kind in request_errors():
+            row = seen.page.locator("#errors tr", has_text=str(kind.status)).first
+            expect(row).to_contain_text(kind.__name__)
+        seen.context.close()
+
+    assert seen.problems == []

@@ -415,7 +415,7 @@ def test_a_bug_tells_nothing_of_itself(shared: Package, replica: Callable[..., A
     beside = Beside()
     ask_directly(endpoint, beside, "no message at all")  # type: ignore[arg-type]
 
-    assert (beside.code, beside.trailing["x-error-type"]) == (StatusCode.INTERNAL, "ServingError")
+    assert (beside.code, beside.trailing["x-error-type"]) == (StatusCode.INTERNAL, "InternalError")
     assert "ByteSize" not in beside.details
 
 
