@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import struct
 import time
 from array import array
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,10 @@ if TYPE_CHECKING:  # Redis's client takes memory that only those pay who use it
     from serving.shared_cache import SharedCache
 
 _KEY_BYTES = 16
-# Of one entry beside its row, by tracemalloc over 20,000 of them: key, objects, slots and links.
+_UNTIL_S = struct.Struct(
+    "<d"
+)  # behind a row in memory: until when it is known, by the monotonic clock
+# Of one entry beside its value, by tracemalloc over 20,000 of them: key, objects, slots and links.
 _ENTRY_BYTES = 336
 # Of texts known: below, refusing before reading spares more than it costs.
 _WORTH = 0.05
@@ -79,7 +83,9 @@ class Cache:
         self._salt = bytes.fromhex(package_digest)
         self._row_bytes = 4 * labels
         self._memory: TTLCache[bytes, bytes] = TTLCache(
-            max_bytes, ttl_s, timer=time.monotonic, getsizeof=lambda row: len(row) + _ENTRY_BYTES
+            *(max_bytes, ttl_s),
+            timer=time.monotonic,
+            getsizeof=lambda value: len(value) + _ENTRY_BYTES,
         )
         self._shared = shared
         self._flights: dict[tuple[bytes, Priority], asyncio.Future[Answer | None]] = {}
@@ -156,16 +162,18 @@ class Cache:
         return digest.digest()
 
     def _from_memory(self, wanted: dict[bytes, _Wanted]) -> None:
+        now_s = time.monotonic()
         for key, one in _open(wanted):
-            if row := self._memory.get(key):
-                one.answer = _known(row)
+            value = self._memory.get(key)
+            if value and now_s < _UNTIL_S.unpack_from(value, self._row_bytes)[0]:
+                one.answer = self._known(value)
                 self.tally.memory += len(one.places)
 
     async def _from_shared(self, shared: SharedCache, wanted: dict[bytes, _Wanted]) -> None:
-        for key, row in (await shared.get([key for key, _ in _open(wanted)])).items():
-            if len(row) == self._row_bytes:
-                wanted[key].answer = _known(row)
-                self._keep(key, row)
+        for key, found in (await shared.get([key for key, _ in _open(wanted)])).items():
+            if len(found.row) == self._row_bytes:
+                wanted[key].answer = self._known(found.row)
+                self._keep(key, found.row, found.left_s)
                 self.tally.redis += len(wanted[key].places)
 
     async def _compute_or_join(
@@ -213,22 +221,23 @@ class Cache:
                     flight.set_result(None)  # whoever waits for it computes it himself
         rows = {key: one.answer.logits.tobytes() for key, one in mine.items() if one.answer}
         for key, row in rows.items():
-            self._keep(key, row)
+            self._keep(key, row, self._memory.ttl)
         if self._shared:
             self._shared.put(rows)
 
-    def _keep(self, key: bytes, row: bytes) -> None:
-        if len(row) + _ENTRY_BYTES <= self._memory.maxsize:
-            self._memory[key] = row
+    def _keep(self, key: bytes, row: bytes, left_s: float) -> None:
+        """For so long at most: what another replica computed is not known here for longer."""
+        value = row + _UNTIL_S.pack(time.monotonic() + left_s)
+        if len(value) + _ENTRY_BYTES <= self._memory.maxsize:
+            self._memory[key] = value
+
+    def _known(self, value: bytes) -> Answer:
+        logits: Logits = np.frombuffer(value, dtype=np.float32, count=self._row_bytes // 4)
+        return Answer(logits=logits, queue_ms=0.0, infer_ms=0.0, cached=True)
 
 
 def _open(wanted: dict[bytes, _Wanted]) -> Iterator[tuple[bytes, _Wanted]]:
     return ((key, one) for key, one in wanted.items() if one.answer is None)
-
-
-def _known(row: bytes) -> Answer:
-    logits: Logits = np.frombuffer(row, dtype=np.float32)
-    return Answer(logits=logits, queue_ms=0.0, infer_ms=0.0, cached=True)
 
 
 def _left_s(due_s: float) -> float | None:

@@ -1,15 +1,18 @@
 """Answers that replicas share, in Redis: a helper that may be slow, full, wrong or gone.
 
 It is asked within a budget of milliseconds and left alone while it fails. What it says is believed
-only with the right checksum, since anybody may write there.
+only with the right checksum, since anybody may write there. A value is a row, when it was computed
+(milliseconds since 1970, 8 bytes), and the checksum of both with the key.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import struct
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio as redis
@@ -19,10 +22,19 @@ from serving.breaker import Breaker
 from serving.errors import RedisUnreachable, ServingError
 
 _CHECK_BYTES = 8
+_STAMP = struct.Struct("<Q")
 _PREFIX = b"miniml:"
 _WRITES_AT_ONCE = 32
 _CLEAR_COUNT = 1000
 _LONGEST_S = 5.0  # for one command of `clear`, which has no budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """A row that somebody computed, and for how many seconds it is known still."""
+
+    row: bytes
+    left_s: float
 
 
 class NoRedis(ServingError):
@@ -54,12 +66,12 @@ class SharedCache:
         """Whether Redis is left alone now."""
         return self._breaker.open
 
-    async def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    async def get(self, keys: Sequence[bytes]) -> dict[bytes, Shared]:
         """What is there of *keys*; nothing when Redis fails or takes longer than the budget."""
         values = await self._try(self._redis.mget([_PREFIX + key for key in keys]))
         pairs = zip(keys, values or (), strict=False)
-        checked = ((key, _checked(key, value)) for key, value in pairs if value)
-        return {key: row for key, row in checked if row is not None}
+        found = ((key, self._believed(key, value)) for key, value in pairs if value)
+        return {key: shared for key, shared in found if shared}
 
     def put(self, rows: Mapping[bytes, bytes]) -> None:
         """Write in the background; when too much is being written already, not at all."""
@@ -94,9 +106,20 @@ class SharedCache:
 
     async def _write(self, rows: Mapping[bytes, bytes]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
+        stamp = _STAMP.pack(_now_ms())
         for key, row in rows.items():
-            pipeline.set(_PREFIX + key, row + _check(key, row), px=self._ttl_ms)
+            value = row + stamp
+            pipeline.set(_PREFIX + key, value + _check(key, value), px=self._ttl_ms)
         await self._try(pipeline.execute(), budget_s=1.0)  # nobody waits for it
+
+    def _believed(self, key: bytes, value: bytes) -> Shared | None:
+        """None for what is not ours, or too old; a writer whose clock is ahead gains nothing by it."""
+        value, check = value[:-_CHECK_BYTES], value[-_CHECK_BYTES:]
+        if len(value) < _STAMP.size or check != _check(key, value):
+            return None
+        (computed_ms,) = _STAMP.unpack(value[-_STAMP.size :])
+        left_ms = min(self._ttl_ms, computed_ms + self._ttl_ms - _now_ms())
+        return Shared(row=value[: -_STAMP.size], left_s=left_ms / 1e3) if left_ms > 0 else None
 
     async def _try(self, asking: Any, *, budget_s: float | None = None) -> Any:
         """The outcome, or None; tells the breaker."""
@@ -114,10 +137,9 @@ class SharedCache:
         return outcome
 
 
-def _check(key: bytes, row: bytes) -> bytes:
-    return hashlib.blake2b(key + row, digest_size=_CHECK_BYTES).digest()
+def _check(key: bytes, value: bytes) -> bytes:
+    return hashlib.blake2b(key + value, digest_size=_CHECK_BYTES).digest()
 
 
-def _checked(key: bytes, value: bytes) -> bytes | None:
-    row, check = value[:-_CHECK_BYTES], value[-_CHECK_BYTES:]
-    return row if check == _check(key, row) else None
+def _now_ms() -> int:
+    return round(time.time() * 1e3)

@@ -199,8 +199,8 @@ class Endpoint:
         """*yes*, or why not."""
         if not self.ready:
             reason = "is shutting down" if self.draining else "has a stalled lane"
-            request = Request(door="probe", id=request_id(dict(scope["headers"])))
-            await self._refuse(request, NotReady(f"This replica {reason}."), send)
+            # Not counted: a probe that hears no is no request that failed.
+            await send_error(send, NotReady(f"This replica {reason}."))
         else:
             await _say(yes, scope, receive, send)
 

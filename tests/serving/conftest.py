@@ -11,12 +11,13 @@ import json
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,9 +96,9 @@ def tiny_tokenizer(*, cased: bool = False) -> Tokenizer:
     return tokenizer
 
 
-def tiny_graph(labels: int) -> onnx.ModelProto:
+def tiny_graph(labels: int, *, seed: int = 0) -> onnx.ModelProto:
     """logits = mean of the real tokens' embeddings @ weights; (B, T) -> (B, labels)."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     size = len(WORDS) + len(_SPECIAL)
     embeddings = (rng.integers(-8, 9, (size, _DIM)) / 8).astype(np.float32)
     weights = (rng.integers(-8, 9, (_DIM, labels)) / 8).astype(np.float32)
@@ -155,13 +156,14 @@ def build_package(
     golden_shift: float = 0.0,
     exam_rows: int = 200,
     cased: bool = False,
+    seed: int = 0,
 ) -> Package:
     """Seal a tiny package at *target*.
 
     golden_shift: plants golden answers that are wrong. exam_rows: 0 leaves out what old ones had not.
     """
     with staged(target, kind="package", lineage={}) as folder:
-        onnx.save(tiny_graph(len(config.labels)), str(folder / MODEL))
+        onnx.save(tiny_graph(len(config.labels), seed=seed), str(folder / MODEL))
         tiny_tokenizer(cased=cased).save(str(folder / TOKENIZER))
         (folder / CONFIG).write_bytes(config.to_bytes())
         (folder / COST).write_bytes(GRID.to_bytes())
@@ -204,6 +206,7 @@ def make_package(tmp_path_factory: pytest.TempPathFactory) -> MakePackage:
         runtime: Runtime = "onnxruntime",
         canonicalizer: str | None = None,
         cased: bool = False,
+        seed: int = 0,
     ) -> Package:
         config = replace(
             tiny_config(),
@@ -216,7 +219,12 @@ def make_package(tmp_path_factory: pytest.TempPathFactory) -> MakePackage:
         )
         target = tmp_path_factory.mktemp("package") / "tiny"
         return build_package(
-            target, config, golden_shift=golden_shift, exam_rows=exam_rows, cased=cased
+            target,
+            config,
+            golden_shift=golden_shift,
+            exam_rows=exam_rows,
+            cased=cased,
+            seed=seed,
         )
 
     return make
@@ -260,10 +268,10 @@ def listen(package: Package, **limits: Any) -> Iterator[str]:
     _, endpoint = replica(package, **limits)
     config = uvicorn.Config(endpoint, port=0, log_level="error", lifespan="off")
     server = uvicorn.Server(config)
-    socket = config.bind_socket()
-    thread = threading.Thread(target=server.run, args=([socket],))
+    listener = config.bind_socket()
+    thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
-    url = f"http://127.0.0.1:{socket.getsockname()[1]}"
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
         with Client(url) as client:
             client.wait_ready(timeout_s=30)
@@ -369,11 +377,111 @@ class Redis:
         self.process.wait(10)
 
 
+@pytest.fixture(scope="session")
+def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Redis]]:
+    """Start one more real Redis, empty; all are stopped at the end."""
+    running: list[Redis] = []
+
+    def start() -> Redis:
+        if REDIS is None:
+            pytest.skip("no redis-server on this machine")
+        running.append(Redis(tmp_path_factory.mktemp("redis")))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.stop()
+
+
 @pytest.fixture
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    """A real Redis, empty; stopped at the end."""
-    if REDIS is None:
-        pytest.skip("no redis-server on this machine")
-    running = Redis(tmp_path_factory.mktemp("redis"))
+def redis_server(start_redis: Callable[[], Redis]) -> Iterator[Redis]:
+    """A real Redis of the test's own."""
+    running = start_redis()
     yield running
     running.stop()
+
+
+HEAD = b"POST /predict HTTP/1.1\r\nhost: h\r\n"
+
+
+def body(content: bytes, *more: bytes) -> bytes:
+    """A whole request."""
+    head = b"".join(line + b"\r\n" for line in more)
+    return HEAD + head + b"content-length: %d\r\n\r\n" % len(content) + content
+
+
+def chunked(*chunks: bytes) -> bytes:
+    """A request whose body comes as these bytes."""
+    return HEAD + b"transfer-encoding: chunked\r\n\r\n" + b"".join(chunks)
+
+
+GOOD = b'{"text": "good"}'
+BAD: dict[str, bytes] = {
+    "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00" * 20,
+    "no line": b"\r\n\r\n\r\n",
+    "half a line": b"POST /pre",
+    "no version": b"GET /predict\r\n\r\n",
+    "another version": b"POST /predict HTTP/9.9\r\n\r\n",
+    "broken chunk": chunked(b"zz\r\n", GOOD),
+    "negative chunk": chunked(b"-5\r\n", GOOD),
+    "chunk too short": chunked(b"400\r\n", GOOD),
+    "huge chunk": chunked(b"fffffffffffffffff\r\n", GOOD),
+    "huge header": HEAD + b"x: " + b"a" * 100_000 + b"\r\n\r\n",
+    "many headers": HEAD + b"x: y\r\n" * 5_000 + b"\r\n",
+    "no colon": HEAD + b"colonless\r\n\r\n",
+    "two lengths": HEAD + b"content-length: 5\r\ncontent-length: 6\r\n\r\nhello!",
+    "length and chunks": HEAD + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a length that is none": HEAD + b"content-length: ten\r\n\r\n" + GOOD,
+    "negative length": HEAD + b"content-length: -1\r\n\r\n" + GOOD,
+    "less than it said": HEAD + b"content-length: 1000\r\n\r\n" + GOOD,
+    "bad UTF-8": body(b'{"text": "\xff\xfe\xfd"}'),
+    "half a surrogate": body(b'{"text": "\\ud800"}'),
+    "NaN": body(b'{"text": "a", "threshold": NaN}'),
+    "infinity": body(b'{"text": "a", "deadline_ms": 1e999}'),
+    "deep JSON": body(b"[" * 100_000),
+    "deep object": body(b'{"window":' * 10_000),
+    "deep in inputs": body(b'{"inputs": ' + b"[" * 50_000 + b"}"),
+    "nul in a text": body(b'{"text": "a\x00b"}'),
+    "empty": body(b""),
+    "wrong everything": body(b'{"text": {"text": []}, "top_k": "one"}'),
+    "a text too long": body(b'{"text": "' + b"a" * 200_000 + b'"}'),
+    "too many texts": body(json.dumps({"texts": ["a"] * 2000}).encode()),
+    "odd lines": body(b"\n{\n\xff\n[]\n", b"content-type: application/x-ndjson"),
+    "raw tensors beyond": body(GOOD, b"inference-header-content-length: 99999999"),
+    "path of bytes": b"GET /\xff\xfe%00%zz/../../etc/passwd HTTP/1.1\r\nhost: h\r\n\r\n",
+    "another method": b"BREW /predict HTTP/1.1\r\nhost: h\r\n\r\n",
+    "upgrade": b"GET /predict HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
+    "pipelined": body(GOOD) * 20,
+    "good, then bad": body(GOOD) + b"\x00\x00\x00",
+}
+
+
+def send(address: tuple[str, int], content: bytes, *, early: bool) -> bytes:
+    """What comes back before the server or we close; *early*: we do, at once."""
+    got = b""
+    with suppress(OSError), socket.create_connection(address, timeout=2) as line:
+        line.sendall(content)
+        if early:
+            return got
+        line.shutdown(socket.SHUT_WR)
+        while piece := line.recv(65_536):
+            got += piece
+    return got
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`bad_request`: each of them, one after the other."""
+    if "bad_request" in metafunc.fixturenames:
+        metafunc.parametrize("bad_request", BAD.values(), ids=BAD.keys())
+
+
+@pytest.fixture(scope="session")
+def bad_requests() -> dict[str, bytes]:
+    """What no server wants to see, by name."""
+    return BAD
+
+
+@pytest.fixture(scope="session")
+def send_raw() -> Callable[..., bytes]:
+    """`send`."""
+    return send

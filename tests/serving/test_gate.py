@@ -17,7 +17,7 @@ import pytest
 
 from serving.client import Client, RemoteError
 from serving.errors import QuotaUsedUp, RateLimited, TooLarge
-from serving.keys import Key, create_key
+from serving.keys import Key, create_key, revoke_key
 from serving.metering import Meter
 from serving.package import Package
 
@@ -122,6 +122,52 @@ def test_a_quota_is_exact_among_fifty(shared: bool, request: pytest.FixtureReque
         return sum(await asyncio.gather(*callers))
 
     assert asyncio.run(run()) == 103
+
+
+def test_a_quota_is_exact_among_fifty_clients(
+    package: Package, listening: Listening, tmp_path: Path, redis_server: Any
+) -> None:
+    """Of two servers that share Redis, over sockets: as many texts pass as may, not one more."""
+    file = tmp_path / "keys.json"
+    _, secret = create_key(file, "web", texts_per_day=103)
+    shared = {"keys": str(file), "redis_url": redis_server.url}
+
+    async def caller(url: str) -> list[tuple[int, int]]:
+        async with httpx.AsyncClient(base_url=url, headers=bearer(secret), timeout=60) as client:
+            bodies = [{"texts": ["good"] * count} for count in (1, 2, 1)]
+            answers = [await client.post("/predict", json=body) for body in bodies]
+        texts = [len(body["texts"]) for body in bodies]
+        return list(zip((answer.status_code for answer in answers), texts, strict=True))
+
+    async def ask(*urls: str) -> list[tuple[int, int]]:
+        told = await asyncio.gather(*(caller(url) for url in urls * 25))
+        return [one for each in told for one in each]
+
+    with listening(package, **shared) as one, listening(package, **shared) as other:
+        told = asyncio.run(ask(one, other))
+
+    assert sum(texts for status, texts in told if status == 200) == 103
+    assert {status for status, _ in told} == {200, 429}
+
+
+def test_a_revoked_key_stops_at_every_server(
+    package: Package, listening: Listening, tmp_path: Path
+) -> None:
+    """All that read the file refuse it, without a restart; the other key goes on."""
+    file = tmp_path / "keys.json"
+    (_, web), (_, app) = create_key(file, "web"), create_key(file, "app")
+    with listening(package, keys=str(file)) as one, listening(package, keys=str(file)) as other:
+
+        def codes(secret: str) -> list[int]:
+            urls = (f"{one}/info", f"{other}/info")
+            return [httpx.get(url, headers=bearer(secret)).status_code for url in urls]
+
+        assert codes(web) == [200, 200]
+        revoke_key(file, "web")
+        deadline_s = time.monotonic() + 20  # how soon is said of a clock, in test_keys.py
+        while codes(web) != [401, 401]:
+            assert time.monotonic() < deadline_s
+        assert codes(app) == [200, 200]
 
 
 def test_limits_outlive_their_redis(redis_server: Any) -> None:

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from typing import Any
 
+import httpx
 import pytest
 
+from serving.core import Core
+from serving.engine import Engine
+from serving.lanes import Lanes
+from serving.package import Package
+from serving.settings import ServeSettings
 from serving.shared_cache import NoRedis, SharedCache
 
+MakePackage = Callable[..., Package]
+Listening = Callable[..., AbstractContextManager[str]]
 Redis = Any  # of the fixture `redis_server`
 ROWS = {b"key one": b"row of one", b"key two": b"row of two"}
+
+
+async def rows(shared: SharedCache, *keys: bytes) -> dict[bytes, bytes]:
+    """What is there, without how long it will be."""
+    return {key: found.row for key, found in (await shared.get(keys)).items()}
 
 
 def run(
@@ -36,13 +51,87 @@ def test_what_one_wrote_another_reads(redis_server: Redis) -> None:
         await shared.settled()
 
     async def read(shared: SharedCache) -> None:
-        assert await shared.get([*ROWS, b"key three"]) == ROWS
+        assert await rows(shared, *ROWS, b"key three") == ROWS
 
     run(redis_server.url, write)
     run(redis_server.url, read)
 
     ttls_ms = [redis_server.client().pttl(b"miniml:" + key) for key in ROWS]
     assert all(0 < int(ttl) <= 60_000 for ttl in ttls_ms)
+
+
+def core_on(package: Package, url: str) -> Core:
+    """A replica's heart that keeps answers for a minute, and shares them."""
+    settings = ServeSettings(
+        package="p", redis_url=url, cache_ttl_s=60.0, redis_budget_ms=5000.0, cache_bytes=2**20
+    )
+    return Core(package, Lanes(count=1, threads=1), settings)
+
+
+async def settled(core: Core) -> None:
+    """Once what it computed is in Redis."""
+    assert core.cache
+    assert core.cache._shared
+    await core.cache._shared.settled()
+
+
+def test_an_answer_is_known_for_its_time_wherever(
+    package: Package, redis_server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From when it was computed: whoever takes it from Redis keeps it no longer."""
+    now_s = 1_000_000.0
+    monkeypatch.setattr("serving.cache.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("serving.shared_cache.time.time", lambda: now_s)
+
+    async def scenario() -> list[tuple[str, bool]]:
+        nonlocal now_s
+        cores = {name: core_on(package, redis_server.url) for name in ("one", "other")}
+        known = []
+        for seconds, name in (
+            *((0, "one"), (40, "other"), (0, "one"), (19, "other"), (0, "one")),
+            *((2, "other"), (0, "one"), (59, "one"), (0, "other"), (2, "one")),
+        ):
+            now_s += seconds
+            answered = await cores[name].ask(["good soup"], None)
+            known.append((name, bool(answered.cached)))
+            for core in cores.values():
+                await settled(core)
+        for core in cores.values():
+            await core.close()
+        return known
+
+    assert asyncio.run(scenario()) == [
+        *(("one", False), ("other", True), ("one", True), ("other", True), ("one", True)),
+        # A minute is over: the first computes, the other takes what it wrote, for what is left.
+        *(("other", False), ("one", True), ("one", True), ("other", True), ("one", False)),
+    ]
+
+
+def test_two_packages_never_share_an_answer(
+    make_package: MakePackage, listening: Listening, redis_server: Redis
+) -> None:
+    """Swapped at one address, behind one Redis: the new one's answers are its own, and the old's stay."""
+    old, new = make_package(seed=0), make_package(seed=1)
+    texts = ["good soup", "the staff was bad", "cold"]
+
+    def ask(package: Package, cached: str, kept: int) -> None:
+        with listening(package, redis_url=redis_server.url, redis_budget_ms=5000.0) as url:
+            body = {"texts": texts, "logits": True}
+            response = httpx.post(f"{url}/predict", json=body)
+            given = [list(answer["logits"].values()) for answer in response.json()]
+            assert given == Engine(package).logits(texts).tolist()
+            assert response.headers["x-cache"] == cached
+            deadline_s = time.monotonic() + 20
+            while redis_server.client().dbsize() < kept:  # it is written in the background
+                assert time.monotonic() < deadline_s
+        assert redis_server.client().dbsize() == kept
+
+    assert (Engine(old).logits(texts) != Engine(new).logits(texts)).any(axis=1).all()
+    for package, cached, kept in (
+        *((old, "miss", 3), (old, "hit", 3)),
+        *((new, "miss", 6), (new, "hit", 6), (old, "hit", 6)),
+    ):
+        ask(package, cached, kept)
 
 
 def test_garbage_is_not_believed(redis_server: Redis) -> None:
@@ -57,7 +146,7 @@ def test_garbage_is_not_believed(redis_server: Redis) -> None:
         shared.put(ROWS)
         await shared.settled()
         client.copy("miniml:key one", "miniml:key two", replace=True)
-        assert await shared.get(list(ROWS)) == {b"key one": ROWS[b"key one"]}
+        assert await rows(shared, *ROWS) == {b"key one": ROWS[b"key one"]}
 
     run(redis_server.url, scenario)
 
@@ -79,7 +168,7 @@ def test_a_redis_that_is_gone_costs_nothing_and_is_used_again(redis_server: Redi
         while not shared_again:  # within the pause of the breaker; else the test's time ends
             shared.put(ROWS)
             await asyncio.sleep(0.1)
-            shared_again = await shared.get(list(ROWS)) == ROWS
+            shared_again = await rows(shared, *ROWS) == ROWS
 
     run(redis_server.url, scenario)
 
@@ -108,7 +197,7 @@ def test_a_full_redis_keeps_what_it_has(redis_server: Redis) -> None:
         redis_server.client().config_set("maxmemory", 1)
         shared.put({b"key three": b"no room"})
         await shared.settled()
-        assert await shared.get(list(ROWS)) == ROWS
+        assert await rows(shared, *ROWS) == ROWS
 
     run(redis_server.url, scenario)
 
