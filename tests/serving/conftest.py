@@ -149,7 +149,7 @@ def drawn(count: int, seed: int) -> list[str]:
     return [" ".join(draws.choices(WORDS, k=draws.randint(2, 6))) for _ in range(count)]
 
 
-def build_package(
+def build_package(  # noqa: PLR0913 - every one but two has a default that is right
     target: Path,
     config: PackageConfig,
     *,
