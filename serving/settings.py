@@ -1,8 +1,11 @@
 """What a deployment can be told: by `miniml serve`, by `serve run ... key=value`, or by MINIML_*."""
 
+import os
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.canonical import ALLOW_CODE
 from serving.keys import is_loopback, keys_for
 from serving.options import Device, ServeOptions
 
@@ -65,5 +68,6 @@ def settings_for(options: ServeOptions, *, package: str, digest: str) -> ServeSe
         keys=None if keys is None else str(keys),
         # Ray binds the ports of gRPC on every interface; who listens here alone answers here alone.
         local_only=bool(options.grpc_port) and keys is None and is_loopback(options.host),
-        allow_code=options.allow_code,
+        # The environment's word, too, so that it is written down with the rest.
+        allow_code=options.allow_code or os.environ.get(ALLOW_CODE),
     )

@@ -269,6 +269,7 @@ def test_code_that_was_named_is_run(
     make_package: MakePackage,
     listening: Listening,
     own_code: str,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By the option or in the environment; and only that one."""
@@ -278,8 +279,10 @@ def test_code_that_was_named_is_run(
         remote = predict(PredictOptions(texts=("good!",), url=url))
     named = PredictOptions(texts=("good!",), package=str(package.folder), allow_code=path)
     assert predict(named).answers == remote.answers
-    assert ServeSettings(package="p", allow_code=path).allow_code == path
     monkeypatch.setenv(ALLOW_CODE, path)
+    asked = ServeOptions(package=str(package.folder), write_config=tmp_path / "serve.yaml")
+    serve(asked)
+    assert f"allow_code: {path}" in (tmp_path / "serve.yaml").read_text()
     assert predict(replace(named, allow_code=None)).answers == remote.answers
     monkeypatch.setenv(ALLOW_CODE, f"{own_code}:another")
     with pytest.raises(PackageError, match=f"--allow-code {path}"):

@@ -273,13 +273,12 @@ def test_grpc_gives_the_engines_answers(server: Server, package: Package) -> Non
     with ThreadPoolExecutor(32) as callers:
         answers = list(callers.map(lambda texts: infer(server, texts), calls))
 
+    engine = Engine(package)
     for texts, (answer, told) in zip(calls, answers, strict=True):
         outputs = {output.name: output.contents for output in answer.outputs}
-        assert (
-            list(outputs["logits"].fp32_contents) == Engine(package).logits(texts).ravel().tolist()
-        )
+        assert list(outputs["logits"].fp32_contents) == engine.logits(texts).ravel().tolist()
         assert [one.decode() for one in outputs["label"].bytes_contents] == [
-            one["label"] for one in expected(package, texts)
+            one["label"] for one in expected(engine, texts)
         ]
         assert told["x-package-digest"] == package.digest
 
