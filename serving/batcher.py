@@ -9,25 +9,31 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from serving.dispatch import Dispatcher, LearningCost, Outcome, Pool
 from serving.errors import DeadlineExceeded, EngineFailed, NotReady, Overloaded, ServingError
 from serving.line import HANDICAP_S, Priority
 from serving.session import Encoding
-from serving.work import Answer, Call, RunningBatch, Tally, Text
+from serving.work import TRACED, Answer, Call, Ran, RunningBatch, Tally, Text
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
 
 _log = logging.getLogger(__name__)
+Trace = Callable[[RunningBatch, Outcome, float], "SpanContext | None"]
 
 
 class Batcher:
     """Answers encodings, in batches that the planner chooses, on free lanes.
 
     max_batch is 1 for a package that is not batch-invariant. max_tokens: of a batch of several, with
-    padding. max_queue_ms: milliseconds of work that may wait; beyond it `Overloaded`.
+    padding. max_queue_ms: milliseconds of work that may wait; beyond it `Overloaded`. trace: told of
+    every batch and of when it ended, on the event loop; gives its span, if it has one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it runs on, its limits and whom it tells
         self,
         pool: Pool,
         cost: LearningCost,
@@ -35,8 +41,10 @@ class Batcher:
         max_batch: int,
         max_tokens: float = math.inf,
         max_queue_ms: float,
+        trace: Trace | None = None,
     ) -> None:
         self._cost = cost
+        self._trace = trace
         self._lanes = pool.lanes
         self._max_queue_ms = max_queue_ms
         self._closed = False
@@ -85,7 +93,8 @@ class Batcher:
         if self._closed:
             raise NotReady("this replica is shutting down; ask again.")
         loop = self._loop = asyncio.get_running_loop()
-        call = Call(future=loop.create_future(), answers={}, count=len(encodings))
+        future = loop.create_future()
+        call = Call(future=future, answers={}, count=len(encodings), traced=TRACED.get())
         texts = self._texts(call, encodings, within_ms, priority)
         self._refuse_beyond([text.work_ms for text in texts])
         self._dispatcher.add(texts)
@@ -156,16 +165,26 @@ class Batcher:
     # The two below are called on the lanes' threads: they only pass on.
 
     def _done(self, run: RunningBatch, outcome: Outcome) -> None:
-        infer_ms = (time.perf_counter() - run.started_s) * 1e3
+        ended_s = time.perf_counter()
         assert self._loop, "a batch without a caller; this is a bug"
-        self._loop.call_soon_threadsafe(_hand_out, run, outcome, infer_ms)
+        if self._trace or not run.halved:
+            self._loop.call_soon_threadsafe(self._told, run, outcome, ended_s)
 
     def _late(self, texts: Sequence[Text]) -> None:
         assert self._loop, "a text without a caller; this is a bug"
         self._loop.call_soon_threadsafe(self._give_up, texts)
 
+    def _told(self, run: RunningBatch, outcome: Outcome, ended_s: float) -> None:
+        span = None
+        try:
+            span = self._trace(run, outcome, ended_s) if self._trace else None
+        except Exception:  # noqa: BLE001 - whoever waits for it must not wait for ever
+            _log.exception("A batch was not traced; this is a bug")
+        if not run.halved:
+            _hand_out(run, outcome, Ran(started_s=run.started_s, ended_s=ended_s, span=span))
 
-def _hand_out(run: RunningBatch, outcome: Outcome, infer_ms: float) -> None:
+
+def _hand_out(run: RunningBatch, outcome: Outcome, ran: Ran) -> None:
     if isinstance(outcome, Exception):
         error = outcome
         if not isinstance(error, ServingError):
@@ -175,9 +194,11 @@ def _hand_out(run: RunningBatch, outcome: Outcome, infer_ms: float) -> None:
             _fail(text, error)
         return
     assert len(outcome) == len(run.batch), "engine lost rows; this is a bug"
+    infer_ms, whole = (ran.ended_s - ran.started_s) * 1e3, (ran,)
     for text, row in zip(run.batch, outcome, strict=True):
         call, queue_ms = text.call, (run.started_s - text.arrived_s) * 1e3
-        call.answers[text.place] = Answer(logits=row, queue_ms=queue_ms, infer_ms=infer_ms)
+        answer = Answer(logits=row, queue_ms=queue_ms, infer_ms=infer_ms, ran=whole)
+        call.answers[text.place] = answer
         if len(call.answers) == call.count and text.wanted:
             call.future.set_result([call.answers[place] for place in range(call.count)])
 

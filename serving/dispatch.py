@@ -60,8 +60,8 @@ class LearningCost(Cost, Protocol):
 class Dispatcher:
     """Runs texts in the planner's batches. Any thread may call it.
 
-    done: told of every batch, answered or failed for good, on the lane's thread. late: told of texts
-    that are not run, since they would be late.
+    done: told of every batch that ran, on the lane's thread; those that are `halved` run again. late:
+    told of texts that are not run, since they would be late.
     """
 
     def __init__(  # noqa: PLR0913 - what it runs on, its limits and whom it tells
@@ -182,8 +182,7 @@ class Dispatcher:
                 run, outcome = following, self._outcome(following)
                 run.cpu_s = time.thread_time() - began_s
                 following = self._finish(run, outcome)
-                if not isinstance(outcome, Exception) or len(run.batch) == 1:
-                    self._done(run, outcome)
+                self._done(run, outcome)
         except BaseException:
             _log.exception("A lane was lost; this is a bug")
             lost = [run] if following in (run, None) else [run, following]
@@ -218,6 +217,7 @@ class Dispatcher:
                 self._count(run, infer_ms)
             elif len(run.batch) > 1:
                 # Again in two halves, so that one bad text spoils no other's answer.
+                run.halved = True
                 middle = len(run.batch) // 2
                 self._halves.extend((run.batch[:middle], run.batch[middle:]))
             return self._claim()

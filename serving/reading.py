@@ -169,6 +169,7 @@ def _joined(windows: Sequence[Answer], aggregate: Aggregate) -> Answer:
         logits=wide.astype(np.float32),
         queue_ms=max(answer.queue_ms for answer in windows),
         infer_ms=max(answer.infer_ms for answer in windows),
+        ran=tuple(dict.fromkeys(run for answer in windows for run in answer.ran)),
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from serving.line import Priority
 from serving.session import Encoding, Logits
@@ -11,15 +13,35 @@ from serving.session import Encoding, Logits
 # Up to and with so many texts batches are counted together, and then those beyond: powers of two.
 BATCH_EDGES = (1, 2, 4, 8, 16, 32, 64)
 
+if TYPE_CHECKING:  # for those who trace; nobody else need know of it
+    from opentelemetry.trace import SpanContext
+
+# The span of whoever asks just now, where it is traced: a batch is linked to those whose texts it runs.
+# Not a parameter, since all between a request and its batch have no use for it.
+TRACED: ContextVar[SpanContext | None] = ContextVar("traced", default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ran:
+    """When a batch ran, of `time.perf_counter`, and its span where it is traced."""
+
+    started_s: float
+    ended_s: float
+    span: SpanContext | None = None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Logits (labels,) of one text, how long it waited and how long its batch ran; or it was known."""
+    """Logits (labels,) of one text, how long it waited and how long its batch ran; or it was known.
+
+    ran: its batch, or those of its windows; none where it was known.
+    """
 
     logits: Logits
     queue_ms: float
     infer_ms: float
     cached: bool = False
+    ran: tuple[Ran, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +63,15 @@ class Tally:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Call:
-    """One caller: answers by place, and how many are still missing; all of them or an exception."""
+    """One caller: answers by place, and how many are still missing; all of them or an exception.
+
+    traced: the caller's span, where it is traced.
+    """
 
     future: asyncio.Future[list[Answer]]
     answers: dict[int, Answer]
     count: int
+    traced: SpanContext | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -71,13 +97,17 @@ class Text:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class RunningBatch:
-    """A batch on a lane, padded to *longest* tokens. cpu_s: of the lane's thread, once it has run."""
+    """A batch on a lane, padded to *longest* tokens. cpu_s: of the lane's thread, once it has run.
+
+    halved: it failed and is run again in two halves.
+    """
 
     batch: list[Text]
     longest: int
     started_s: float
     expected_ms: float
     cpu_s: float = 0.0
+    halved: bool = False
 
 
 def one_more(sizes: tuple[int, ...], texts: int) -> tuple[int, ...]:

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from serving.batcher import Batcher
+from serving.dispatch import Outcome
 from serving.errors import DeadlineExceeded, EngineFailed, NotReady, Overloaded
 from serving.lanes import Lanes
 from serving.session import Encoding, Logits
+from serving.work import RunningBatch
 
 POISON, CRASH = 666, 777
 Scenario = Callable[[], Coroutine[Any, Any, None]]
@@ -404,5 +406,58 @@ def test_a_stalled_lane_is_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
         pool.gate.set()
         await task
         assert batcher.healthy()
+
+    asyncio.run(scenario())
+
+
+def test_every_batch_is_traced_those_that_run_again_too() -> None:
+    """Each run of a lane is told once with its outcome; its answers carry the span that was given."""
+
+    async def scenario() -> None:
+        pool = GatedPool()
+        told: list[tuple[list[int], bool]] = []
+        spans: list[Any] = []
+
+        def trace(run: RunningBatch, outcome: Outcome, ended_s: float) -> Any:
+            assert run.started_s <= ended_s
+            ids = [text.encoding.ids[0] for text in run.batch]
+            told.append((ids, isinstance(outcome, Exception)))
+            spans.append(object())
+            return spans[-1]
+
+        batcher = Batcher(pool, Affine(), max_batch=8, max_queue_ms=1e9, trace=trace)
+        first = await started(batcher.answer([text(1)]))
+        asked = [await started(batcher.answer([text(n)])) for n in (2, POISON, 3, 4)]
+        pool.gate.set()
+        (lone,) = await first[0]
+        answers = await asyncio.gather(*(task for (task,) in asked), return_exceptions=True)
+
+        assert [ids for ids, _ in told] == pool.batches
+        assert [failed for ids, failed in told] == [POISON in ids for ids, _ in told]
+        assert any(failed and len(ids) > 1 for ids, failed in told)
+        assert lone.ran[0].span is spans[0]
+        for number, answer in zip((2, POISON, 3, 4), answers, strict=True):
+            if number == POISON:
+                assert isinstance(answer, EngineFailed)
+            else:
+                assert isinstance(answer, list)
+                last = max(place for place, (ids, _) in enumerate(told) if number in ids)
+                assert answer[0].ran[0].span is spans[last]
+
+    asyncio.run(scenario())
+
+
+def test_a_trace_that_fails_costs_no_answer() -> None:
+    """Whoever waits for the batch gets its answer, whatever becomes of the span."""
+
+    async def scenario() -> None:
+        def trace(*_: Any) -> Any:
+            raise ZeroDivisionError
+
+        pool = GatedPool()
+        pool.gate.set()
+        batcher = Batcher(pool, Affine(), max_batch=8, max_queue_ms=1e9, trace=trace)
+
+        assert await asyncio.wait_for(numbers(batcher, 1, 2), 30) == [1, 2]
 
     asyncio.run(scenario())
