@@ -100,9 +100,13 @@ class Encoder:
             raise PackageError(f"{folder} is package {package.digest[:12]}, not {digest[:12]}.")
         if isinstance(lanes, int):  # cores, to be split by what is fastest on this machine
             lanes = calibrated_lanes(package, lanes)
-        self._core = Core(package, lanes, settings)
+        name = serve.get_replica_context().replica_id.unique_id
+        self._core = Core(package, lanes, settings, replica=name)
         self.miniml_endpoint = build_endpoint(
-            self._core, settings, gate=_gate(settings), replicas=self._all_replicas
+            *(self._core, settings),
+            gate=_gate(settings),
+            replicas=self._all_replicas,
+            replica=name,
         )
 
     ServerLive = _rpc("ServerLive")
@@ -144,6 +148,7 @@ class Encoder:
         if endpoint := getattr(self, "miniml_endpoint", None):
             endpoint.draining = True
             await self._core.close()
+            await endpoint.close()
 
 
 def build(args: ServeSettings) -> serve.Application:

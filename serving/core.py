@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from serving.settings import ServeSettings
 from serving.token_estimate import TokenEstimate
 from serving.work import Answer
 
+if TYPE_CHECKING:
+    from serving.spans import Spans
+
 _log = logging.getLogger(__name__)
 _COST_BUDGET_S = 5.0
 # A core has enough to do with so many tokens at once: more of them are no cheaper a token, they only
@@ -40,11 +44,15 @@ _TOKENS_A_THREAD = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """One answer a text, in order. tokens: read in all. tokenize_ms: of all together."""
+    """One answer a text, in order. tokens: read in all. tokenize_ms: of all together.
+
+    began_s: of `time.perf_counter`, when tokenizing did.
+    """
 
     answers: tuple[Answer, ...]
     tokens: int
     tokenize_ms: float
+    began_s: float = 0.0
 
     @property
     def cached(self) -> int:
@@ -65,12 +73,16 @@ class Answered:
 class Core:
     """A package ready to answer. Construct it off the hot path: it warms up and proves itself.
 
-    Raises `PackageError` when the package does not reproduce its golden answers here.
+    replica: its name, for those who trace. Raises `PackageError` when the package does not reproduce its
+    golden answers here.
     """
 
-    def __init__(self, package: Package, lanes: Lanes, settings: ServeSettings) -> None:
+    def __init__(
+        self, package: Package, lanes: Lanes, settings: ServeSettings, *, replica: str = ""
+    ) -> None:
         self.package = package
         self.lanes = lanes
+        self.spans = _spans(settings, replica)
         self._engine = Engine(
             package,
             threads=lanes.threads,
@@ -93,6 +105,7 @@ class Core:
             max_batch=settings.max_batch if package.config.batch_invariant else 1,
             max_tokens=settings.max_batch_tokens or enough_tokens(package, lanes),
             max_queue_ms=settings.max_queue_ms,
+            trace=self.spans.batch if self.spans else None,
         )
         self._cache = _cache(self._batcher, package, settings)
         self._start_s = process_age_s()
@@ -134,7 +147,9 @@ class Core:
             )
         if window := reading.window:
             answers = put_together(answers, read.counts, window.aggregate)
-        return Answered(answers=tuple(answers), tokens=sum(tokens), tokenize_ms=tokenize_ms)
+        return Answered(
+            answers=tuple(answers), tokens=sum(tokens), tokenize_ms=tokenize_ms, began_s=start_s
+        )
 
     def operations(self) -> dict[str, float]:
         """Live numbers: work that waits, what was run, how well its time was foreseen.
@@ -157,6 +172,7 @@ class Core:
             "loop_late_p99_ms": round(self._pulse.late_ms(99), 3),
             "start_s": round(self._start_s, 3),
             **({} if self._cache is None else self._cache.numbers()),
+            **({} if self.spans is None else self.spans.numbers()),
             "healthy": float(self.healthy()),
             "lanes": self.lanes.count,
             "lanes_busy_s": round(tally.busy_s, 4),
@@ -200,6 +216,15 @@ class Core:
         )
         here = f"{architecture()} without {', '.join(missing)}"
         return measure_cost(self._engine, machine=here, lanes=self.lanes, budget_s=_COST_BUDGET_S)
+
+
+def _spans(settings: ServeSettings, replica: str) -> Spans | None:
+    """What the settings want, or the environment; none unless they say where to."""
+    if not settings.traced:
+        return None
+    from serving.spans import Spans  # memory that only those pay who trace
+
+    return Spans(settings.otlp_endpoint, share=settings.trace_share, replica=replica)
 
 
 def _cache(batcher: Batcher, package: Package, settings: ServeSettings) -> Cache | None:

@@ -19,6 +19,7 @@ from registry.home import home
 from serving.environment import HAPROXY_PORTS, to_export, wants_token
 from serving.errors import ServingError
 from serving.locate import pin
+from serving.log_file import STANDARD_OUTPUT
 from serving.options import ServeOptions
 from serving.settings import ServeSettings, settings_for
 
@@ -38,6 +39,8 @@ def write_deploy_file(options: ServeOptions, path: Path) -> ServeSettings:
     application for ever, or an error. Raises `ServingError`, `PackageError` or a registry error.
     """
     refuse_existing(path)
+    if options.request_log == STANDARD_OUTPUT:
+        raise ServingError("There is no standard output behind a config file.", hint="Name a file.")
     reference, digest = pin(options.package)
     settings = settings_for(options, package=reference, digest=digest)
     body = yaml.safe_dump(_document(options, settings), sort_keys=False)

@@ -112,6 +112,10 @@ class Metrics:
         self._by_refusal[door, kind] = found
         return found
 
+    def left(self, request: Request, took_s: float) -> None:  # noqa: ARG002 - as observers are told
+        """A request whose caller did not wait; 499, as nginx has it."""
+        self._requests.labels(request.door, "499").inc()
+
     def text(self) -> bytes:
         """All of it, in the text format."""
         return generate_latest(self.registry)

@@ -66,6 +66,14 @@ _SHOWN = {
     "cache_redis_dropped_writes": _counter(
         "cache_redis_dropped_writes", "Writes to Redis left out, there being too many."
     ),
+    "trace_spans_sent": _counter("trace_spans_sent", "Spans that the collector took."),
+    "trace_spans_dropped": _counter(
+        "trace_spans_dropped", "Spans that it did not take, or that were too many to wait."
+    ),
+    "request_log_written": _counter("request_log_written", "Lines of the request log."),
+    "request_log_dropped": _counter(
+        "request_log_dropped", "Lines of it that could not be written."
+    ),
     "cache_redis_resting": _gauge("cache_redis_resting", "1 while Redis is left alone, else 0."),
 }
 

@@ -56,6 +56,17 @@ class ServeOptions:
         default=None,
         metadata={"help": "MODULE:FUNCTION that the package may change texts by, if not built in."},
     )
+    otlp: str | None = field(
+        default=None,
+        metadata={"help": "http://HOST:4318: send traces there (OpenTelemetry, OTLP over HTTP)."},
+    )
+    trace_share: float = field(
+        default=1.0, metadata={"help": "Share traced of requests whose caller does not trace."}
+    )
+    request_log: Path | None = field(
+        default=None, metadata={"help": "File for a JSON line a request; -: standard output."}
+    )
+    log_texts: bool = field(default=False, metadata={"help": "Texts in these lines, too."})
     write_config: Path | None = field(
         default=None,
         metadata={

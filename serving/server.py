@@ -32,6 +32,8 @@ from serving.errors import PackageError, PortInUse, ServingError
 from serving.gpu import gpus_for
 from serving.lanes import usable_cores
 from serving.locate import locate
+from serving.log_file import STANDARD_OUTPUT, open_sink
+from serving.log_relay import relayed
 from serving.options import ServeOptions
 from serving.package import read_config
 from serving.settings import ServeSettings, settings_for
@@ -70,7 +72,7 @@ def serve(options: ServeOptions) -> None:
                 config = read_config(folder)
                 open_canonicalizer(config.canonicalizer, allow_code=settings.allow_code)
                 gpus = gpus_for(config, settings.device)
-                with _no_orphans(), _ray(options, stop):
+                with _logging(settings) as settings, _no_orphans(), _ray(options, stop):
                     url = _start(options, settings, gpus, stop)
                     status.stop()
                     _log.info("Serving %s (package %s) at %s", options.package, digest[:12], url)
@@ -155,6 +157,19 @@ def _children() -> set[int]:
     """Process ids of this process's children; none where the kernel does not list them."""
     tasks = Path("/proc/self/task").glob("*/children")
     return {int(pid) for task in tasks for pid in task.read_text().split()}
+
+
+@contextmanager
+def _logging(settings: ServeSettings) -> Iterator[ServeSettings]:
+    """The settings, with a log that replicas can write. Raises `Unwritable` before anything starts."""
+    if settings.request_log is None:
+        yield settings
+    elif settings.request_log == STANDARD_OUTPUT:
+        with relayed() as path:
+            yield settings.model_copy(update={"request_log": path})
+    else:
+        open_sink(settings.request_log).close()
+        yield settings
 
 
 @contextmanager

@@ -1,13 +1,18 @@
 """What a deployment can be told: by `miniml serve`, by `serve run ... key=value`, or by MINIML_*."""
 
 import os
+from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.canonical import ALLOW_CODE
+from serving.errors import ServingError
 from serving.keys import is_loopback, keys_for
+from serving.log_file import STANDARD_OUTPUT
 from serving.options import Device, ServeOptions
+
+_COLLECTORS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 class ServeSettings(BaseSettings):
@@ -47,14 +52,33 @@ class ServeSettings(BaseSettings):
     )
     max_text_chars: int = Field(default=100_000, ge=1, description="One text; then 413.")
     max_texts: int = Field(default=1024, ge=1, description="Texts in one call; then 413.")
+    otlp_endpoint: str | None = Field(
+        default=None, pattern="^https?://", description="Collector of traces, OTLP over HTTP."
+    )
+    trace_share: float = Field(
+        default=1.0, ge=0, le=1, description="Of the requests whose caller does not trace."
+    )
+    request_log: Path | None = Field(
+        default=None, description="File or socket for a JSON line a request."
+    )
+    log_texts: bool = Field(default=False, description="Put the texts into these lines, too.")
+
+    @property
+    def traced(self) -> bool:
+        """Whether spans are sent: where to stands here, or in OpenTelemetry's own environment."""
+        if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+            return False
+        return bool(self.otlp_endpoint or any(os.environ.get(name) for name in _COLLECTORS))
 
 
 def settings_for(options: ServeOptions, *, package: str, digest: str) -> ServeSettings:
     """What `miniml serve` with *options* tells the application; the rest is MINIML_* or default.
 
-    Raises what `keys_for` does.
+    Raises what `keys_for` does, and `ServingError` for a way to trace or to log that cannot be.
     """
     keys = keys_for(options)
+    _refuse_odd_observing(options)
+    log = options.request_log
     return ServeSettings(
         package=package,
         digest=digest,
@@ -70,4 +94,19 @@ def settings_for(options: ServeOptions, *, package: str, digest: str) -> ServeSe
         local_only=bool(options.grpc_port) and keys is None and is_loopback(options.host),
         # The environment's word, too, so that it is written down with the rest.
         allow_code=options.allow_code or os.environ.get(ALLOW_CODE),
+        otlp_endpoint=options.otlp,
+        trace_share=options.trace_share,
+        request_log=log if log in (None, STANDARD_OUTPUT) else log.absolute(),
+        log_texts=options.log_texts,
     )
+
+
+def _refuse_odd_observing(options: ServeOptions) -> None:
+    if options.otlp is not None and not options.otlp.startswith(("http://", "https://")):
+        raise ServingError(
+            f"--otlp must be the URL of a collector, http://HOST:4318, not {options.otlp}."
+        )
+    if not 0 <= options.trace_share <= 1:
+        raise ServingError(f"--trace-share must be from 0 to 1, not {options.trace_share:g}.")
+    if options.log_texts and options.request_log is None:
+        raise ServingError("--log-texts says what is in the log; name one with --request-log.")

@@ -7,7 +7,7 @@ what reading a short body takes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -28,11 +28,14 @@ from serving.protocols.asking import Door, Written
 from serving.protocols.classify import Classify
 from serving.protocols.desk import Desk
 from serving.protocols.headers import (
+    PARENT,
+    STATE,
     Headers,
     about_answer,
     about_error,
     priority,
     request_id,
+    said,
     wants_fresh,
     within_ms,
 )
@@ -83,7 +86,7 @@ class Endpoint:
             try:
                 scope["key"] = self._gate.admit(scope["path"], scope["method"], headers)
             except ServingError as error:
-                await self._refuse(Request(door="gate", id=request_id(headers)), error, send)
+                await self._refuse(_request("gate", scope, headers), error, send)
                 return
         methods = self.routes.get(scope["path"]) if scope["type"] == "http" else None
         if methods is None:
@@ -93,9 +96,11 @@ class Endpoint:
         else:
             path, method, allow = scope["path"], scope["method"], ", ".join(methods)
             wrong = WrongMethod(f"{path} takes {allow}, not {method}.", allow=allow)
-            await self._refuse(
-                Request(door=OTHER, id=request_id(dict(scope["headers"]))), wrong, send
-            )
+            await self._refuse(_request(OTHER, scope, dict(scope["headers"])), wrong, send)
+
+    async def close(self) -> None:
+        """Once nobody is answered any more."""
+        await self._desk.close()
 
     def takes(self, scope: Message) -> bool:
         """Whether this answers a request itself, rather than pass it on."""
@@ -155,9 +160,7 @@ class Endpoint:
         headers = dict(scope["headers"])
         kind = headers.get(b"content-type", b"").partition(b";")[0]
         if kind.strip().lower() in LINES:
-            request = Request(
-                door="lines", id=request_id(headers), key=scope.get("key"), priority="bulk"
-            )
+            request = replace(_request("lines", scope, headers), priority="bulk")
             try:
                 await self._lines(request, receive, send)
             except ServingError as error:
@@ -172,12 +175,7 @@ class Endpoint:
         self, name: str, door: Door, scope: Message, receive: Receive, send: Send
     ) -> None:
         headers = dict(scope["headers"])
-        request = Request(
-            door=name,
-            id=request_id(headers),
-            key=scope.get("key"),
-            fresh=wants_fresh(headers),
-        )
+        request = replace(_request(name, scope, headers), fresh=wants_fresh(headers))
         try:
             request = replace(request, within_ms=within_ms(headers), priority=priority(headers))
             asked = door.read(await _body_in_time(receive, self._settings), headers)
@@ -185,7 +183,10 @@ class Endpoint:
             answered = await unless_left(self._desk.ask(request, asked), receive)
             written = asked.write(answered)
         except CallerLeft:
-            return
+            self._desk.left(request)
+        except asyncio.CancelledError:  # Ray saw that first
+            self._desk.left(request)
+            raise
         except Exception as error:  # noqa: BLE001 - a bug must not hang a client
             await self._refuse(request, error, send)
         else:
@@ -211,6 +212,18 @@ async def _say(body: bytes, scope: Message, receive: Receive, send: Send) -> Non
 
 def _reading(handler: Handler) -> dict[str, Handler]:
     return {"GET": handler, "HEAD": handler}
+
+
+def _request(door: str, scope: Message, headers: Mapping[bytes, bytes]) -> Request:
+    return Request(
+        door=door,
+        id=request_id(headers),
+        method=scope["method"],
+        path=scope["path"],
+        key=scope.get("key"),
+        traceparent=said(headers, PARENT),
+        tracestate=said(headers, STATE),
+    )
 
 
 async def _body_in_time(receive: Receive, settings: ServeSettings) -> bytes:

@@ -11,11 +11,17 @@ from serving.line import HANDICAP_S, Priority
 
 Headers = list[tuple[bytes, bytes]]
 _DEADLINE, _PRIORITY, _ID = b"x-deadline-ms", b"x-priority", b"x-request-id"
+PARENT, STATE = b"traceparent", b"tracestate"  # of a trace, as W3C has them
 
 
 def request_id(headers: Mapping[bytes, bytes]) -> str:
     """As its caller knows the request; empty where the caller does not say."""
-    return headers.get(_ID, b"").decode("latin-1")
+    return said(headers, _ID)
+
+
+def said(headers: Mapping[bytes, bytes], name: bytes) -> str:
+    """What stands under *name*; empty without it."""
+    return headers.get(name, b"").decode("latin-1")
 
 
 def wants_fresh(headers: Mapping[bytes, bytes]) -> bool:

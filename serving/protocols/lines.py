@@ -72,23 +72,29 @@ class Lines:
         working: asyncio.Queue[asyncio.Task[bytes] | None],
         group: asyncio.TaskGroup,
     ) -> None:
+        number = 0
         try:
             async for line in _lines(receive, self._max_line_bytes):
-                await working.put(group.create_task(self._answer(line, request)))
+                number += 1
+                await working.put(group.create_task(self._answer(line, number, request)))
         except TooLarge as error:  # where the next line begins is not known
-            await working.put(group.create_task(self._told(error, request)))
+            last = replace(request, line=number + 1)
+            await working.put(group.create_task(self._told(error, last)))
         await working.put(None)
 
     async def _told(self, error: Exception, request: Request) -> bytes:
         return write_error(self._desk.refused(request, error))
 
-    async def _answer(self, line: bytes, stream: Request) -> bytes:
-        """Each line is a request for those who observe."""
-        request = replace(stream, began_s=time.perf_counter())
+    async def _answer(self, line: bytes, number: int, stream: Request) -> bytes:
+        """Each line is a request for those who observe. number: which it is, from 1."""
+        request = replace(stream, line=number, began_s=time.perf_counter())
         try:
             asked = self._native.read(line, {})
             answered = await self._answered(asked, request)
             body = asked.write(answered).body
+        except asyncio.CancelledError:  # the caller has left
+            self._desk.left(request)
+            raise
         except Exception as error:  # noqa: BLE001 - the last line of defence: the other lines go on
             return await self._told(error, request)
         self._desk.answered(request, answered)

@@ -5,6 +5,7 @@ Metadata carry what headers do in HTTP, both ways. Knows neither Ray nor how cal
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import math
 import re
@@ -23,11 +24,14 @@ from serving.protocols import open_inference_pb2 as pb
 from serving.protocols.calls import CALLS, SERVICE
 from serving.protocols.desk import Desk
 from serving.protocols.headers import (
+    PARENT,
+    STATE,
     Headers,
     about_answer,
     about_error,
     priority,
     request_id,
+    said,
     wants_fresh,
     within_ms,
 )
@@ -101,7 +105,13 @@ class Rpc:
     async def call(self, name: str, message: Any, context: Context) -> Any:
         """The answer to the call *name*; where it is refused, an empty one and a code in *context*."""
         headers = _headers(context)
-        request = Request(door="gate", id=request_id(headers))
+        request = Request(
+            door="gate",
+            id=request_id(headers),
+            path=f"/{SERVICE}/{name}",
+            traceparent=said(headers, PARENT),
+            tracestate=said(headers, STATE),
+        )
         beside = [(_ID, headers[_ID])]
         try:
             key = self._admitted(name, headers, context)
@@ -111,6 +121,9 @@ class Rpc:
                 beside += more
             else:
                 answer = self._told(name, message)
+        except asyncio.CancelledError:  # the caller has left
+            self._desk.left(request)
+            raise
         except Exception as error:  # noqa: BLE001 - a bug must not hang a client
             refusal = self._desk.refused(request, error)
             beside += [*about_error(refusal), (b"x-error-type", type(refusal).__name__.encode())]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from serving.core import Core
 from serving.gate import Gate
@@ -11,7 +13,11 @@ from serving.protocols.asgi import Endpoint
 from serving.protocols.desk import Desk
 from serving.protocols.documentation import build_documentation
 from serving.protocols.replicas import Here, Replicas
+from serving.request_log import RequestLog
 from serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from serving.tracing import Tracing
 
 
 def build_endpoint(
@@ -20,9 +26,38 @@ def build_endpoint(
     *,
     gate: Gate | None = None,
     replicas: Callable[[Here], Replicas] = lambda here: here,
+    replica: str = "",
 ) -> Endpoint:
-    """The ASGI app. gate: who may come in. replicas: all there are, given this one."""
-    metrics = Metrics(core.package, core.operations, core.batch_sizes)
-    desk = Desk(core, gate, [metrics])
+    """The ASGI app. gate: who may come in. replicas: all there are, given this one. replica: its name.
+
+    Raises `Unwritable` for a request log that cannot be.
+    """
+    log = _request_log(settings, replica)
+    metrics = Metrics(core.package, partial(_numbers, core, log), core.batch_sizes)
+    tracing = _tracing(core)
+    observers = [observer for observer in (metrics, tracing, log) if observer]
+    desk = Desk(
+        *(core, gate, observers),
+        enter=tracing.enter if tracing else None,
+        closing=[each.close for each in (core.spans, log) if each],
+    )
     documentation = build_documentation(core, replicas(Here(core, metrics)), desk)
     return Endpoint(core, settings, documentation, desk=desk, gate=gate)
+
+
+def _numbers(core: Core, log: RequestLog | None) -> dict[str, float]:
+    return core.operations() | (log.numbers() if log else {})
+
+
+def _tracing(core: Core) -> Tracing | None:
+    if core.spans is None:
+        return None
+    from serving.tracing import Tracing  # memory that only those pay who trace
+
+    return Tracing(core.spans, core.package)
+
+
+def _request_log(settings: ServeSettings, replica: str) -> RequestLog | None:
+    if settings.request_log is None:
+        return None
+    return RequestLog(settings.request_log, with_texts=settings.log_texts, replica=replica)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,8 @@ import pytest
 import redis
 import uvicorn
 from onnx import TensorProto, helper, numpy_helper
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from export.mix import exam_mix
@@ -279,6 +282,7 @@ def listen(package: Package, **limits: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+        asyncio.run(endpoint.close())
 
 
 @contextmanager
@@ -485,3 +489,67 @@ def bad_requests() -> dict[str, bytes]:
 def send_raw() -> Callable[..., bytes]:
     """`send`."""
     return send
+
+
+class Collector(ThreadingHTTPServer):
+    """Takes spans as any OpenTelemetry collector does, OTLP over HTTP; answers with *status*."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Taking)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.status = 200
+        self.came = threading.Event()
+        self.taken: list[ResourceSpans] = []
+
+    @property
+    def spans(self) -> list[Span]:
+        """All that came and were taken."""
+        return [s for r in self.taken for scoped in r.scope_spans for s in scoped.spans]
+
+    def await_request(self, trace_id: str) -> Span:
+        """The span of the request that is part of this trace, once it came."""
+        while True:
+            self.came.clear()
+            for span in self.spans:
+                if span.trace_id.hex() == trace_id and span.kind == Span.SPAN_KIND_SERVER:
+                    return span
+            assert self.came.wait(60), f"nothing of trace {trace_id} came"
+
+
+class _Taking(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        """One export."""
+        assert self.path == "/v1/traces"
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.server.status == 200:
+            self.server.taken += ExportTraceServiceRequest.FromString(body).resource_spans
+        self.send_response(self.server.status)
+        self.end_headers()
+        self.server.came.set()
+
+    def log_message(self, *_: object) -> None:
+        """Silence."""
+
+
+@pytest.fixture(scope="module")
+def make_collector() -> Iterator[Callable[[], Collector]]:
+    """Start a collector of traces; it ends with the module."""
+    started: list[Collector] = []
+
+    def make() -> Collector:
+        started.append(Collector())
+        threading.Thread(target=started[-1].serve_forever, args=(0.05,), daemon=True).start()
+        return started[-1]
+
+    yield make
+    for collector in started:
+        collector.shutdown()
+        collector.server_close()
+
+
+@pytest.fixture
+def collector(make_collector: Callable[[], Collector]) -> Collector:
+    """Where traces go."""
+    return make_collector()

@@ -136,10 +136,11 @@ def miniml_serve(
     """`miniml serve` in a process of its own."""
     code = (
         "import sys, logging; logging.basicConfig(level=logging.INFO);"
+        "from pathlib import Path;"
         "from serving.options import ServeOptions; from serving.server import serve;"
         "port, grpc_port = map(int, sys.argv[2:4]); redis_url = sys.argv[4] or None;"
         "serve(ServeOptions(package=sys.argv[1], port=port, grpc_port=grpc_port or None,"
-        " redis_url=redis_url))"
+        " redis_url=redis_url, request_log=Path('-'), log_texts=True))"
     )
     command = [sys.executable, "-c", code, str(package.folder), str(port), str(grpc_port)]
     server = Server([*command, redis_url], f"http://127.0.0.1:{port}", home, **extra)
@@ -195,17 +196,24 @@ def redis_server(start_redis: Callable[[], Any]) -> Any:
     return start_redis()
 
 
+@pytest.fixture(scope="module")
+def collector(make_collector: Callable[[], Any]) -> Any:
+    """Where the servers of this file send their traces."""
+    return make_collector()
+
+
 @pytest.fixture(scope="module", params=["miniml serve, HAProxy", "serve run, Python proxy"])
 def server(
     request: pytest.FixtureRequest,
     package: Package,
     redis_server: Any,
     tmp_path_factory: pytest.TempPathFactory,
+    collector: Any,
 ) -> Iterator[Server]:
     """A running server, one mode after the other; the last law is on how it ends.
 
     `miniml serve` has a Redis, and runs in an unkind environment: a TMPDIR too deep for sockets, no home to write
-    to, and a RAY_ADDRESS that is none of its business.
+    to, and a RAY_ADDRESS that is none of its business. It traces, by the standard environment.
     """
     home = tmp_path_factory.mktemp("home")
     if request.param.startswith("miniml"):
@@ -213,6 +221,7 @@ def server(
         deep.mkdir()
         unkind = {"TMPDIR": str(deep), "HOME": "/proc/nonexistent", "RAY_ADDRESS": "127.0.0.1:1"}
         unkind["MINIML_REDIS_BUDGET_MS"] = str(REDIS_BUDGET_MS)
+        unkind |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         port, grpc_port = free_ports(2)
         running = miniml_serve(
             package, port, home, grpc_port=grpc_port, redis_url=redis_server.url, **unkind
@@ -483,6 +492,25 @@ def test_bad_bytes_hurt_nobody_behind_haproxy(
     assert {code for code, by_haproxy in heads if by_haproxy} <= {200, 400}  # 200: before a bad one
     assert load.wrong == []
     assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("server", ["miniml serve, HAProxy"], indirect=True)
+def test_a_request_is_logged_and_traced(server: Server, collector: Any) -> None:
+    """Behind HAProxy: the line on standard output has the answer's id, the span the caller's trace."""
+    trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    headers = {"traceparent": f"00-{trace}-{parent}-01"}
+    response = httpx.post(f"{server.url}/predict", json={"text": "very good"}, headers=headers)
+    identity = response.headers["x-request-id"]
+    deadline_s = time.monotonic() + STOP_S
+    while identity not in server.log.read_text():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    (line,) = [line for line in server.log.read_text().splitlines() if identity in line]
+    logged = json.loads(line)
+    span = collector.await_request(trace)
+
+    assert (logged["text"], logged["trace_id"]) == (["very good"], trace)
+    assert span.parent_span_id.hex() == parent
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")

@@ -63,6 +63,12 @@ def exported(path: Path) -> dict[str, str]:
         {"lanes": 3, "threads": 1, "max_queue_ms": 750.5, "device": "cpu"},
         {"host": "0.0.0.0", "insecure": True, "haproxy": False},
         {"grpc_port": 9123},
+        {
+            "otlp": "http://127.0.0.1:4318",
+            "trace_share": 0.25,
+            "request_log": Path("/var/log/requests.jsonl"),
+            "log_texts": True,
+        },
     ],
 )
 def test_the_file_means_what_serve_would_do(
@@ -167,6 +173,26 @@ def test_a_folder_that_is_not_there_is_one_sentence(package: Package, tmp_path: 
     """The file that cannot be written is named."""
     with pytest.raises(ServingError, match=r"nowhere/serve\.yaml cannot be written"):
         written(tmp_path / "nowhere" / "serve.yaml", str(package.folder))
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"request_log": Path("-")}, "no standard output behind a config file"),
+        ({"otlp": "localhost:4318"}, "--otlp must be the URL"),
+        ({"log_texts": True}, "name one with --request-log"),
+        ({"trace_share": 1.5}, "--trace-share must be from 0 to 1, not 1.5"),
+    ],
+)
+def test_what_no_replica_could_do_is_not_written(
+    package: Package, tmp_path: Path, more: dict[str, Any], why: str
+) -> None:
+    """Each is refused with one sentence, and there is no file."""
+    path = tmp_path / "serve.yaml"
+
+    with pytest.raises(ServingError, match=why):
+        written(path, str(package.folder), **more)
+    assert not path.exists()
 
 
 def test_the_command_is_said_as_it_was_given(package: Package, tmp_path: Path) -> None:
