@@ -29,6 +29,7 @@ from serving.package import PackageConfig, open_package, read_config
 from serving.protocols.asgi import AsgiApp
 from serving.protocols.replicas import Here
 from serving.protocols.surface import build_endpoint
+from serving.replica_log import write_to_rays_file
 from serving.settings import ServeSettings
 from serving.shortcut import MAX_ONGOING_REQUESTS
 
@@ -95,6 +96,7 @@ class Encoder:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         # A lane that comes back from the graph must not wait 5 ms, Python's default, for a turn.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        write_to_rays_file()
         package = open_package(Path(folder))
         if package.digest != digest:
             raise PackageError(f"{folder} is package {package.digest[:12]}, not {digest[:12]}.")

@@ -53,6 +53,7 @@ SERVING_ORDER = (
     "log_relay",
     "app",
     "grpc_door",
+    "replica_log",
     "shortcut",
     "predict",
     "known",
