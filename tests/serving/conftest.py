@@ -326,10 +326,17 @@ def listening_grpc() -> Callable[..., AbstractContextManager[str]]:
 
 
 @pytest.fixture
-def page(package: Package, listening: Callable[..., AbstractContextManager[str]]) -> str:
+def page(
+    package: Package, listening: Callable[..., AbstractContextManager[str]], tmp_path: Path
+) -> str:
     """`/metrics` of a server with every option that adds to it, after a refusal and many answers."""
+    options = {
+        "redis_url": "redis://127.0.0.1:9/0",
+        "otlp_endpoint": "http://127.0.0.1:9",
+        "request_log": tmp_path / "requests.jsonl",
+    }
     with (
-        listening(package, redis_url="redis://127.0.0.1:9/0") as url,
+        listening(package, **options) as url,
         httpx.Client(base_url=url) as client,
     ):
         client.post("/predict", json={"texts": drawn(300, seed=3)})
