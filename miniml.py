@@ -145,36 +145,23 @@ for _verb, _options, _function in (
     ("bench", "PackageBenchOptions", "timing:bench_package"),
 ):
     _stage(package_app, _verb, f"export.package_options:{_options}", f"export.packages.{_function}")
-_stage(bench_app, "all", "benchmarks.suite.options:SuiteOptions", "benchmarks.suite.run:run_suite")
-_stage(bench_app, "load", "benchmarks.options:LoadOptions", "benchmarks.load:run_load")
-_stage(bench_app, "slo", "benchmarks.options:SloOptions", "benchmarks.slo.run:run_slo")
-_stage(bench_app, "tune", "benchmarks.options:TuneOptions", "benchmarks.tune.run:run_tune")
-_stage(bench_app, "engine", "benchmarks.options:EngineOptions", "benchmarks.engines:run_engines")
-_stage(bench_app, "cache", "benchmarks.options:CacheBenchOptions", "benchmarks.knowing:run_cache")
-_stage(bench_app, "peers", "benchmarks.options:PeersOptions", "benchmarks.peers.run:run_peers")
-_stage(
-    bench_app,
-    "backends",
-    "benchmarks.backends.options:BackendsOptions",
-    "benchmarks.backends.run:run_backends",
-)
-_stage(bench_app, "core", "benchmarks.options:CoreOptions", "benchmarks.core.run:run_core")
-_stage(
-    bench_app, "planner", "benchmarks.options:PlannerOptions", "benchmarks.planning.run:run_planner"
-)
-_stage(bench_app, "demo", "benchmarks.options:DemoOptions", "benchmarks.demo:run_demo")
-_stage(
-    bench_app,
-    "report",
-    "benchmarks.report.options:ReportOptions",
-    "benchmarks.report.run:write_report",
-)
-_stage(
-    bench_app,
-    "compare",
-    "benchmarks.report.options:CompareOptions",
-    "benchmarks.report.run:compare_records",
-)
+for _verb, _options, _function in (
+    ("all", "suite.options:SuiteOptions", "suite.run:run_suite"),
+    ("load", "options:LoadOptions", "load:run_load"),
+    ("slo", "options:SloOptions", "slo.run:run_slo"),
+    ("tune", "options:TuneOptions", "tune.run:run_tune"),
+    ("engine", "options:EngineOptions", "engines:run_engines"),
+    ("cache", "options:CacheBenchOptions", "knowing:run_cache"),
+    ("peers", "options:PeersOptions", "peers.run:run_peers"),
+    ("backends", "backends.options:BackendsOptions", "backends.run:run_backends"),
+    ("core", "options:CoreOptions", "core.run:run_core"),
+    ("planner", "options:PlannerOptions", "planning.run:run_planner"),
+    ("scaling", "scaling.options:ScalingOptions", "scaling.run:run_scaling"),
+    ("demo", "options:DemoOptions", "demo:run_demo"),
+    ("report", "report.options:ReportOptions", "report.run:write_report"),
+    ("compare", "report.options:CompareOptions", "report.run:compare_records"),
+):
+    _stage(bench_app, _verb, f"benchmarks.{_options}", f"benchmarks.{_function}")
 
 
 @registry_app.command("list")

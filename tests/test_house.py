@@ -42,7 +42,18 @@ ARROWS: dict[str, set[str]] = {
     "benchmarks": {
         f"serving.{name}"
         for name in (
-            *("package", "engine", "session", "isa", "lanes", "cost", "planner", "line", "client"),
+            *(
+                "package",
+                "engine",
+                "session",
+                "isa",
+                "lanes",
+                "cost",
+                "planner",
+                "scaling",
+                "line",
+                "client",
+            ),
         )
     },
 }
@@ -84,6 +95,7 @@ SERVING_ORDER = (
     "work",
     "line",
     "planner",
+    "scaling",
     "calibration",
     "lanes",
     "cost",
@@ -105,7 +117,7 @@ SERVING_ORDER = (
     "canonical",
     "errors",
 )
-PURE = ("planner", "cost", "line", "drift")
+PURE = ("planner", "cost", "line", "drift", "scaling")
 HEAVY = ("torch", "transformers", "ray", "onnxruntime", "mlflow", "datasets", "matplotlib")
 
 

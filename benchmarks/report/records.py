@@ -23,6 +23,7 @@ VERSIONS = {
     "backends": 1,
     "peers": 1,
     "planner": 1,
+    "scaling": 1,
     "tune": 1,
 }
 

@@ -27,6 +27,7 @@ READERS: Mapping[str, Reader] = {
     "load": load_findings,
     "peers": peers_findings,
     "planner": planner_findings,
+    "scaling": lambda _: Findings(),  # its own page shows it
     "slo": slo_findings,
     "tune": tune_findings,
 }
