@@ -37,17 +37,20 @@ def replicas_figure(record: ScalingRecord, trace: LoadTrace) -> str:
 
 
 def price_figure(record: ScalingRecord, trace: LoadTrace) -> str:
-    """p99 wait against replica-seconds, a point a policy: further down and left is better."""
+    """p99 wait against replica-hours, a point a policy: further down and left is better."""
+    from matplotlib.ticker import NullLocator
+
     with styled(f"price-{trace.name}"):
         figure, axes = canvas(3.6, 3.4)
         for place, run in enumerate(record.of(trace)):
             found = run.summary()
             across, up = found["replica_s"] / 3600, found["p99_wait_ms"]
             axes.plot(across, up, "o", color=_colour(run, place), markersize=7)
+            # Below one and above the next: neighbours do not write over each other.
             axes.annotate(
                 run.policy,
                 (across, up),
-                xytext=(0, 7),
+                xytext=(0, -13 if place % 2 else 7),
                 textcoords="offset points",
                 fontsize=8,
                 ha="center",
@@ -55,8 +58,10 @@ def price_figure(record: ScalingRecord, trace: LoadTrace) -> str:
         busy_h = float(trace.load.sum()) / 3600
         axes.axvline(busy_h, color=INK, linewidth=1, linestyle=":")
         axes.set_yscale("log")
-        axes.margins(0.18, 0.2)
-        axes.set(xlabel="replica-hours; dotted: all of them busy", ylabel="p99 wait, ms")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.margins(0.3, 0.2)
+        axes.set(xlabel="replica-hours; dotted: all busy", ylabel="p99 wait, ms")
         return svg(figure)
 
 

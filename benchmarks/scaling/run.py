@@ -22,7 +22,7 @@ from serving.scaling import ScalingGoal
 
 _log = logging.getLogger(__name__)
 _MOST_REPLICAS = 1000
-_TUNED = "Ray's, tuned"
+_TUNED = "Ray's best"
 _TARGETS = (1, 1.5, 2, 3, 5)
 _DELAYS_S = (60, 300)
 _ROOM = 1.5  # replicas that may be wanted, over those that the peak would keep busy
@@ -68,7 +68,7 @@ def _policies(
     most = math.ceil(trace.load.max() * _ROOM) + 1
     goal = ScalingGoal(least=1, most=most, queue_ms=queue_ms, lead_s=kind.start_s)
     tuned: dict[str, MakeScaling] = {
-        f"{target:g} requests, down after {delay_s} s": partial(
+        f"{target:g} open, {delay_s} s": partial(
             OnOngoingRequests,
             goal,
             target_ongoing_requests=target,
