@@ -15,6 +15,7 @@ from typing import Any
 
 from ray import serve
 
+from serving.autoscaler import replicas_for
 from serving.calibration import calibrated_lanes
 from serving.canonical import refuse_unknown_code
 from serving.core import Core
@@ -123,6 +124,10 @@ class Encoder:
         if not self._core.healthy():
             raise EngineFailed("A lane has stalled.")
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Ray where the number of replicas may change."""
+        return self._core.report()
+
     def _all_replicas(self, here: Here) -> AllReplicas:
         self._here = here
         return AllReplicas(here)
@@ -166,7 +171,7 @@ def build(args: ServeSettings) -> serve.Application:
     cpus = lanes.count * lanes.threads if lanes else usable_cores()
     deployment: Any = Encoder  # the decorators turn the class into one
     needs = {"num_cpus": cpus, **({"num_gpus": gpus} if gpus else {})}
-    sized = deployment.options(ray_actor_options=needs)
+    sized = deployment.options(ray_actor_options=needs, **replicas_for(args))
     application: serve.Application = sized.bind(str(folder), digest, lanes or cpus, args)
     return application
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from serving.dispatch import Dispatcher, LearningCost, Outcome, Pool
 from serving.errors import DeadlineExceeded, EngineFailed, NotReady, Overloaded, ServingError
 from serving.line import HANDICAP_S, Priority
+from serving.offered import Offered
 from serving.session import Encoding
 from serving.work import TRACED, Answer, Call, Ran, RunningBatch, Tally, Text
 
@@ -48,6 +49,7 @@ class Batcher:
         self._lanes = pool.lanes
         self._max_queue_ms = max_queue_ms
         self._closed = False
+        self.offered = Offered()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dispatcher = Dispatcher(
             pool,
@@ -75,7 +77,12 @@ class Batcher:
     def refuse_without_room(self, tokens: Sequence[int]) -> None:
         """Raise `Overloaded` when texts of about so many tokens would be: before tokenizing them."""
         if self._dispatcher.waiting:  # as a rule nothing does: then nothing need be foreseen
-            self._refuse_beyond([self._cost.ms(1, count) for count in tokens])
+            works_ms = [self._cost.ms(1, count) for count in tokens]
+            try:
+                self._refuse_beyond(works_ms)
+            except Overloaded:
+                self.offered.add(works_ms)
+                raise
 
     async def answer(
         self,
@@ -96,7 +103,9 @@ class Batcher:
         future = loop.create_future()
         call = Call(future=future, answers={}, count=len(encodings), traced=TRACED.get())
         texts = self._texts(call, encodings, within_ms, priority)
-        self._refuse_beyond([text.work_ms for text in texts])
+        works_ms = [text.work_ms for text in texts]
+        self.offered.add(works_ms)
+        self._refuse_beyond(works_ms)
         self._dispatcher.add(texts)
         timer = None
         if within_ms < math.inf:

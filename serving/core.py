@@ -25,6 +25,7 @@ from serving.isa import architecture, cpu_features
 from serving.lanes import LanePool, Lanes, filler, measure_cost, time_batch
 from serving.line import Priority
 from serving.memory import give_back_memory
+from serving.offered import Reporter
 from serving.package import GOLDEN_TOLERANCE, CostGrid, Package
 from serving.pulse import Pulse, process_age_s
 from serving.reading import CUT, Reader, Reading, characters, put_together
@@ -108,6 +109,13 @@ class Core:
             trace=self.spans.batch if self.spans else None,
         )
         self._cache = _cache(self._batcher, package, settings)
+        self._reporter = Reporter(
+            self._batcher.offered,
+            lanes=lanes.count,
+            tally=lambda: self._batcher.tally,
+            queued_ms=lambda: self._batcher.queued_ms,
+            now_s=time.monotonic(),
+        )
         self._start_s = process_age_s()
 
     async def ask(  # noqa: PLR0913 - every one but the first two has a default that is right
@@ -183,6 +191,10 @@ class Core:
     def batch_sizes(self) -> Sequence[int]:
         """Batches by their texts, as in `Tally`."""
         return self._batcher.tally.sizes
+
+    def report(self) -> dict[str, float]:
+        """Work since the last report, for the autoscaler; see `Reporter`."""
+        return self._reporter.report(time.monotonic())
 
     @property
     def cache(self) -> Cache | None:

@@ -231,5 +231,6 @@ class Dispatcher:
             padded_tokens=self.tally.padded_tokens + len(run.batch) * run.longest,
             sizes=one_more(self.tally.sizes, len(run.batch)),
             busy_s=self.tally.busy_s + infer_ms / 1e3,
+            work_ms=self.tally.work_ms + sum(text.work_ms for text in run.batch),
             cpu_s=self.tally.cpu_s + run.cpu_s,
         )

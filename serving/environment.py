@@ -49,6 +49,10 @@ _ALWAYS = {
     "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(16 * 2**20),
     # Ray's controller looks around ten times a second, for which it and its store take 5 % of a core.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    # What the autoscaler is told, once a second: a tenth of `serving.autoscaler.LOOK_BACK_S`.
+    "RAY_SERVE_AUTOSCALING_METRIC_RECORD_INTERVAL_FACTOR": "0.1",
+    # Where there is no replica, of the requests that wait for the first one.
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     "RAY_AUTH_MODE": "token",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Ray runs workers at nice 15: on shared cores everybody else would go first.

@@ -33,6 +33,14 @@ class ServeOptions:
         default="auto",
         metadata={"help": "cpu or cuda: refuse a package exported for the other."},
     )
+    min_replicas: int = field(default=1, metadata={"help": "Replicas at least; 0: none when idle."})
+    max_replicas: int | None = field(
+        default=None, metadata={"help": "Replicas at most: as many as the work needs are started."}
+    )
+    queue_goal_ms: float = field(
+        default=50.0,
+        metadata={"help": "How long a text should wait on average; then more replicas."},
+    )
     max_queue_ms: float = field(
         default=2000.0, metadata={"help": "Milliseconds of work that may wait; then 429."}
     )

@@ -36,7 +36,7 @@ from serving.log_file import STANDARD_OUTPUT, open_sink
 from serving.log_relay import relayed
 from serving.options import ServeOptions
 from serving.package import read_config
-from serving.settings import ServeSettings, settings_for
+from serving.settings import ServeSettings, most_replicas, settings_for
 
 _log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 120.0
@@ -72,6 +72,7 @@ def serve(options: ServeOptions) -> None:
                 config = read_config(folder)
                 open_canonicalizer(config.canonicalizer, allow_code=settings.allow_code)
                 gpus = gpus_for(config, settings.device)
+                refuse_too_many_replicas(options)
                 with _logging(settings) as settings, _no_orphans(), _ray(options, stop):
                     url = _start(options, settings, gpus, stop)
                     status.stop()
@@ -104,6 +105,20 @@ def refuse_taken_port(host: str, port: int, *, option: str = "--port") -> None:
                 f"Port {port} on {host} cannot be used ({error.strerror});"
                 f" stop who listens there or choose another {option}."
             ) from error
+
+
+def refuse_too_many_replicas(options: ServeOptions) -> None:
+    """Raise `ServingError` when this machine has not the cores for all that may be started."""
+    cores = usable_cores()
+    each = (
+        (options.lanes or 1) * (options.threads or 1) if options.lanes or options.threads else cores
+    )
+    most = most_replicas(options)
+    if most > 1 and most * each > cores:
+        raise ServingError(
+            f"{most} replicas of {each} cores each do not fit on this machine's {cores}.",
+            hint="Say --lanes and --threads for each, or let a cluster serve it: --write-config.",
+        )
 
 
 def ray_folder() -> str | None:

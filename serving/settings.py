@@ -27,6 +27,19 @@ class ServeSettings(BaseSettings):
     device: Device = Field(default="auto", description="Refuse a package for the other device.")
     lanes: int | None = Field(default=None, ge=1, description="Batches run at once.")
     threads: int | None = Field(default=None, ge=1, description="Threads of each lane.")
+    min_replicas: int = Field(default=1, ge=0, description="Replicas there are at least.")
+    max_replicas: int = Field(default=1, ge=1, description="Replicas there may be.")
+    queue_goal_ms: float = Field(
+        default=50.0,
+        gt=0,
+        description="How long a text should wait, on average; more: fewer replicas.",
+    )
+    keep_s: float = Field(
+        default=60.0, ge=0, description="A replica goes once unneeded for this long."
+    )
+    idle_s: float = Field(
+        default=300.0, ge=0, description="The last one, where min_replicas is 0, without work."
+    )
     max_batch: int = Field(default=32, ge=1, description="Texts in one batch at most.")
     max_batch_tokens: int | None = Field(
         default=None, ge=1, description="Tokens in a batch of several, with padding."
@@ -85,6 +98,9 @@ def settings_for(options: ServeOptions, *, package: str, digest: str) -> ServeSe
         device=options.device,
         lanes=options.lanes,
         threads=options.threads,
+        min_replicas=options.min_replicas,
+        max_replicas=most_replicas(options),
+        queue_goal_ms=options.queue_goal_ms,
         max_queue_ms=options.max_queue_ms,
         cache_bytes=round(options.cache_mb * 2**20),
         cache_ttl_s=options.cache_ttl_s,
@@ -110,3 +126,15 @@ def _refuse_odd_observing(options: ServeOptions) -> None:
         raise ServingError(f"--trace-share must be from 0 to 1, not {options.trace_share:g}.")
     if options.log_texts and options.request_log is None:
         raise ServingError("--log-texts says what is in the log; name one with --request-log.")
+
+
+def most_replicas(options: ServeOptions) -> int:
+    """What was said, or as many as at least. Raises `ServingError` for bounds that cannot be."""
+    least = options.min_replicas
+    most = max(1, least) if options.max_replicas is None else options.max_replicas
+    if not 0 <= least <= most or most == 0:
+        raise ServingError(
+            f"There cannot be {least} to {most} replicas; --max-replicas must be 1 or more, and"
+            " --min-replicas from 0 up to it."
+        )
+    return most

@@ -49,7 +49,7 @@ class Tally:
     """Since the start: batches that were run, their texts, tokens of these, and with padding.
 
     sizes: batches by their texts, as `BATCH_EDGES` has them. busy_s: that batches ran, over all
-    lanes. cpu_s: of the lanes' own threads while they ran; of a lane of several threads, the first.
+    lanes. work_ms: what their texts would have taken each for itself, by the cost model. cpu_s: of the lanes' own threads while they ran; of a lane of several threads, the first.
     """
 
     batches: int = 0
@@ -58,6 +58,7 @@ class Tally:
     padded_tokens: int = 0
     sizes: tuple[int, ...] = (0,) * (len(BATCH_EDGES) + 1)
     busy_s: float = 0.0
+    work_ms: float = 0.0
     cpu_s: float = 0.0
 
 

@@ -84,7 +84,9 @@ def read_trace(path: Path) -> LoadTrace:
     try:
         with path.open(encoding="utf-8", newline="") as lines:
             rows = [[float(row[name]) for name in _COLUMNS] for row in csv.DictReader(lines)]
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+    except OSError as error:
+        raise BadTrace(f"{path} cannot be read ({error.strerror}); give a CSV file.") from error
+    except (KeyError, TypeError, ValueError) as error:  # not UTF-8 is a ValueError, too
         raise BadTrace(
             f"{path} holds no load ({error!r}); give a CSV file with the columns"
             f" {' and '.join(_COLUMNS)}, a row a second."

@@ -149,6 +149,8 @@ def test_bad_traces_are_refused(content: str, told: str, tmp_path: Path) -> None
 
     with pytest.raises(BadTrace, match=told):
         read_trace(path)
+    with pytest.raises(BadTrace, match="cannot be read"):
+        read_trace(tmp_path / "nothing.csv")
 
 
 @pytest.mark.parametrize(
