@@ -7,27 +7,23 @@ from __future__ import annotations
 
 import logging
 import math
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from serving.batcher import Batcher
 from serving.cache import Cache
 from serving.cost import CostModel
 from serving.engine import Engine
-from serving.errors import PackageError
-from serving.gpu import gpus_for
 from serving.isa import architecture, cpu_features
-from serving.lanes import LanePool, Lanes, filler, measure_cost, time_batch
+from serving.lanes import LanePool, Lanes, measure_cost
 from serving.line import Priority
 from serving.memory import give_back_memory
 from serving.offered import Reporter
-from serving.package import GOLDEN_TOLERANCE, CostGrid, Package
+from serving.package import CostGrid, Package
 from serving.pulse import Pulse, process_age_s
+from serving.readiness import enough_tokens, prove_golden_answers, warm_up
 from serving.reading import CUT, Reader, Reading, characters, put_together
 from serving.settings import ServeSettings
 from serving.token_estimate import TokenEstimate
@@ -38,9 +34,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _COST_BUDGET_S = 5.0
-# A core has enough to do with so many tokens at once: more of them are no cheaper a token, they only
-# leave their memory behind, on each lane. A GPU has not.
-_TOKENS_A_THREAD = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,51 +251,3 @@ def _cache(batcher: Batcher, package: Package, settings: ServeSettings) -> Cache
         ttl_s=settings.cache_ttl_s,
         shared=shared,
     )
-
-
-def enough_tokens(package: Package, lanes: Lanes) -> float:
-    """Tokens, with padding, beyond which a batch is no cheaper a token; a text alone may have them."""
-    if gpus_for(package.config, "auto"):
-        return math.inf
-    return max(package.cost.lengths[-1], _TOKENS_A_THREAD * lanes.threads)
-
-
-def prove_golden_answers(engine: Engine) -> None:
-    """Run the golden texts; this is the warm-up, too.
-
-    Raises `PackageError` when an answer differs from the package's own by more than the tolerance.
-    """
-    golden = engine.package.golden()
-    logits = engine.logits([g.text for g in golden], [g.text_pair for g in golden])
-    for expected, row in zip(golden, logits, strict=True):
-        difference = float(np.abs(row - np.asarray(expected.logits, dtype=np.float32)).max())
-        if not difference <= GOLDEN_TOLERANCE:
-            raise PackageError(
-                f"The package does not reproduce its golden answers on this machine (logits differ"
-                f" by {difference:.3f} on {expected.text[:40]!r}); export it again here."
-            )
-    _log.info("All %d golden answers reproduced", len(golden))
-
-
-def warm_up(engine: Engine, lanes: Lanes, cost: CostModel, *, budget_s: float = 0.5) -> None:
-    """Run the shapes of the cost grid on all lanes, small ones first, and let *cost* learn from them.
-
-    For *budget_s*, and up to as many tokens as a batch will have.
-    """
-    grid = engine.package.cost
-    largest = 1 if not engine.package.config.batch_invariant else max(grid.batches)
-    most = enough_tokens(engine.package, lanes)
-    shapes = sorted(
-        (batch * length, batch, length)
-        for batch in grid.batches
-        for length in grid.lengths
-        if batch <= largest and batch * length <= most
-    )
-    deadline_s = time.perf_counter() + budget_s
-    for _, batch, length in shapes:
-        if time.perf_counter() > deadline_s:
-            return
-        texts = [filler(length)] * batch
-        engine.run(texts)  # the first run of a shape allocates
-        times_ms = time_batch(engine.run, texts, lanes.count, 1, deadline_s)
-        cost.observe(batch, length, statistics.median(times_ms))

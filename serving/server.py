@@ -5,21 +5,17 @@ Or, with --write-config, a file from which Ray starts the same application itsel
 
 from __future__ import annotations
 
-import ctypes
 import io
 import logging
 import os
 import signal
 import socket
-import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -35,6 +31,7 @@ from serving.locate import locate
 from serving.log_file import STANDARD_OUTPUT, open_sink
 from serving.log_relay import relayed
 from serving.options import ServeOptions
+from serving.orphans import no_orphans
 from serving.package import read_config
 from serving.settings import ServeSettings, most_replicas, settings_for
 
@@ -42,9 +39,6 @@ _log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 120.0
 _OBJECT_STORE_BYTES = 80 * 2**20  # answers never pass through it; Ray's least is 75 MiB
 _LAST_PORT = 65535
-_ORPHANS_END_S = 5.0
-_ORPHANS_POLL_S = 0.05
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 # Ray puts sockets about 70 bytes below its folder; the kernel allows 107 in all.
 _LONGEST_RAY_FOLDER_BYTES = 35
 
@@ -73,7 +67,7 @@ def serve(options: ServeOptions) -> None:
                 open_canonicalizer(config.canonicalizer, allow_code=settings.allow_code)
                 gpus = gpus_for(config, settings.device)
                 refuse_too_many_replicas(options)
-                with _logging(settings) as settings, _no_orphans(), _ray(options, stop):
+                with _logging(settings) as settings, no_orphans(), _ray(options, stop):
                     url = _start(options, settings, gpus, stop)
                     status.stop()
                     _log.info("Serving %s (package %s) at %s", options.package, digest[:12], url)
@@ -142,36 +136,6 @@ def _stopping() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _no_orphans() -> Iterator[None]:
-    """End every process that was started inside and is still there at the end.
-
-    When a service manager signals the whole group, Ray's own processes end before they have ended
-    theirs: HAProxy would live on and keep the port. As a subreaper this process inherits them.
-    """
-    before = _children()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    try:
-        yield
-    finally:
-        deadline_s = time.monotonic() + _ORPHANS_END_S
-        # Again and again: whoever ends leaves us its own children.
-        while left := _children() - before:
-            late = time.monotonic() > deadline_s
-            for pid in left:
-                with suppress(ProcessLookupError, ChildProcessError):
-                    os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
-                    os.waitpid(pid, os.WNOHANG)
-            time.sleep(_ORPHANS_POLL_S)
-
-
-def _children() -> set[int]:
-    """Process ids of this process's children; none where the kernel does not list them."""
-    tasks = Path("/proc/self/task").glob("*/children")
-    return {int(pid) for task in tasks for pid in task.read_text().split()}
 
 
 @contextmanager

@@ -60,6 +60,7 @@ ARROWS: dict[str, set[str]] = {
 # Inside serving: a module imports only what stands further right. Only server and deploy_file import app.
 SERVING_ORDER = (
     "server",
+    "orphans",
     "deploy_file",
     "log_relay",
     "app",
@@ -82,6 +83,7 @@ SERVING_ORDER = (
     "drift",
     "request",
     "core",
+    "readiness",
     "spans",
     "delivery",
     "cache",
