@@ -183,6 +183,11 @@ def a_tuning() -> dict[str, Any]:
     }
 
 
+def a_scaling() -> dict[str, Any]:
+    """As `bench scaling` writes it, of no package: its own page shows it, the report nothing."""
+    return {**envelope("scaling", replicas=10), "package_digest": "", "traces": {}, "runs": []}
+
+
 def a_planning() -> dict[str, Any]:
     """As `bench planner` writes it: an open and a closed loop of two policies."""
     times = {
@@ -308,6 +313,7 @@ DOCUMENTS: Mapping[str, Callable[[], Mapping[str, Any]]] = {
     "slo": an_slo,
     "tune": a_tuning,
     "planner": a_planning,
+    "scaling": a_scaling,
     "backends": a_comparison,
     "core": a_core,
     "engine": an_engine,
