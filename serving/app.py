@@ -128,6 +128,10 @@ class Encoder:
         """Called by Ray where the number of replicas may change."""
         return self._core.report()
 
+    async def drain(self, within_s: float) -> int:
+        """Refuse who comes from now on, answer who is here; how many are not answered in time."""
+        return await self.miniml_endpoint.in_flight.finish(within_s)
+
     def _all_replicas(self, here: Here) -> AllReplicas:
         self._here = here
         return AllReplicas(here)
@@ -153,7 +157,7 @@ class Encoder:
     async def __del__(self) -> None:  # Ray awaits it at shut-down
         """Answer what waits; refuse what comes."""
         if endpoint := getattr(self, "miniml_endpoint", None):
-            endpoint.draining = True
+            endpoint.in_flight.draining = True
             await self._core.close()
             await endpoint.close()
 

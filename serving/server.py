@@ -23,6 +23,7 @@ from rich.console import Console
 from serving.canonical import open_canonicalizer
 from serving.client import Client, RemoteError
 from serving.deploy_file import APPLICATION, grpc_options, write_deploy_file
+from serving.draining import drain_all
 from serving.environment import set_environment
 from serving.errors import PackageError, PortInUse, ServingError
 from serving.gpu import gpus_for
@@ -75,7 +76,7 @@ def serve(options: ServeOptions) -> None:
                         _log.info("gRPC: %s:%d", _reachable(options.host), options.grpc_port)
                     _log.info("Page and contract: %s/docs   Stop with Ctrl-C", url)
                     stop.wait()
-                    _log.info("Stopping: answering what was accepted")
+                    drain_all(APPLICATION)
         except _StoppedEarlyError:
             _log.info("Stopped before it was ready")
 

@@ -60,6 +60,7 @@ ARROWS: dict[str, set[str]] = {
 # Inside serving: a module imports only what stands further right. Only server and deploy_file import app.
 SERVING_ORDER = (
     "server",
+    "draining",
     "orphans",
     "deploy_file",
     "log_relay",

@@ -40,6 +40,7 @@ from serving.protocols.headers import (
     within_ms,
 )
 from serving.protocols.huggingface import HuggingFace, PredictOrInputs
+from serving.protocols.in_flight import InFlight
 from serving.protocols.inference import version_of
 from serving.protocols.leaving import CallerLeft, Receive, unless_left
 from serving.protocols.lines import LINES, Lines
@@ -76,7 +77,7 @@ class Endpoint:
         self._gate = gate
         self._lines = Lines(core, settings, desk)
         self._digest = core.package.digest.encode()
-        self.draining = False
+        self.in_flight = InFlight()
         self.routes = self._routes()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -92,7 +93,8 @@ class Endpoint:
         if methods is None:
             await self._documentation(scope, receive, send)
         elif handler := methods.get(scope["method"]):
-            await handler(scope, receive, send)
+            with self.in_flight:
+                await handler(scope, receive, send)
         else:
             path, method, allow = scope["path"], scope["method"], ", ".join(methods)
             wrong = WrongMethod(f"{path} takes {allow}, not {method}.", allow=allow)
@@ -110,7 +112,7 @@ class Endpoint:
     @property
     def ready(self) -> bool:
         """Warmed up, which construction did, with work flowing, and not draining."""
-        return not self.draining and self._core.healthy()
+        return not self.in_flight.draining and self._core.healthy()
 
     @cached_property
     def rpc(self) -> Rpc:
@@ -118,7 +120,10 @@ class Endpoint:
         from serving.protocols.rpc import Rpc
 
         return Rpc(
-            self._core, self._settings, desk=self._desk, gate=self._gate, ready=lambda: self.ready
+            *(self._core, self._settings),
+            desk=self._desk,
+            gate=self._gate,
+            in_flight=self.in_flight,
         )
 
     def _routes(self) -> dict[str, dict[str, Handler]]:
@@ -162,6 +167,7 @@ class Endpoint:
         if kind.strip().lower() in LINES:
             request = replace(_request("lines", scope, headers), priority="bulk")
             try:
+                self.in_flight.refuse_when_draining()
                 await self._lines(request, receive, send)
             except ServingError as error:
                 await self._refuse(request, error, send)
@@ -177,6 +183,7 @@ class Endpoint:
         headers = dict(scope["headers"])
         request = replace(_request(name, scope, headers), fresh=wants_fresh(headers))
         try:
+            self.in_flight.refuse_when_draining()
             request = replace(request, within_ms=within_ms(headers), priority=priority(headers))
             asked = door.read(await _body_in_time(receive, self._settings), headers)
             await self._desk.charge(request, asked)
@@ -199,7 +206,7 @@ class Endpoint:
     async def _ready(self, yes: bytes, scope: Message, receive: Receive, send: Send) -> None:
         """*yes*, or why not."""
         if not self.ready:
-            reason = "is shutting down" if self.draining else "has a stalled lane"
+            reason = "is shutting down" if self.in_flight.draining else "has a stalled lane"
             # Not counted: a probe that hears no is no request that failed.
             await send_error(send, NotReady(f"This replica {reason}."))
         else:

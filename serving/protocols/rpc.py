@@ -9,7 +9,7 @@ import asyncio
 import ipaddress
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -35,6 +35,7 @@ from serving.protocols.headers import (
     wants_fresh,
     within_ms,
 )
+from serving.protocols.in_flight import InFlight
 from serving.protocols.inference import Inference, version_of
 from serving.protocols.messages import infer_answer, model_answer, server_answer, texts_of
 from serving.request import Request, id_for
@@ -82,7 +83,7 @@ class Context(Protocol):
 
 
 class Rpc:
-    """The calls of one replica. ready: whether it takes work."""
+    """The calls of one replica."""
 
     def __init__(
         self,
@@ -91,18 +92,24 @@ class Rpc:
         *,
         desk: Desk,
         gate: Gate | None,
-        ready: Callable[[], bool],
+        in_flight: InFlight,
     ) -> None:
         """Gate: who may come in; without one, everybody."""
         self._package = core.package
         self._settings = settings
         self._desk = desk
         self._gate = gate
-        self._ready = ready
+        self._in_flight = in_flight
+        self._core = core
         self._inference = Inference(core.package, settings)
         self._digest = core.package.digest.encode()
 
     async def call(self, name: str, message: Any, context: Context) -> Any:
+        """See `_called`; those who drain wait for it."""
+        with self._in_flight:
+            return await self._called(name, message, context)
+
+    async def _called(self, name: str, message: Any, context: Context) -> Any:
         """The answer to the call *name*; where it is refused, an empty one and a code in *context*."""
         headers = _headers(context)
         request = Request(
@@ -117,6 +124,7 @@ class Rpc:
             key = self._admitted(name, headers, context)
             request = replace(request, door="grpc", key=key, fresh=wants_fresh(headers))
             if name == "ModelInfer":
+                self._in_flight.refuse_when_draining()
                 answer, more = await self._infer(request, message, headers, context)
                 beside += more
             else:
@@ -177,13 +185,17 @@ class Rpc:
         if name == "ServerLive":
             return pb.ServerLiveResponse(live=True)
         if name == "ServerReady":
-            return pb.ServerReadyResponse(ready=self._ready())
+            return pb.ServerReadyResponse(ready=self._ready)
         if name == "ServerMetadata":
             return server_answer(self._package)
         self._check_model(message.name, message.version)
         if name == "ModelReady":
-            return pb.ModelReadyResponse(ready=self._ready())
+            return pb.ModelReadyResponse(ready=self._ready)
         return model_answer(self._package)
+
+    @property
+    def _ready(self) -> bool:
+        return not self._in_flight.draining and self._core.healthy()
 
     def _check_model(self, name: str, version: str) -> None:
         known, current = self._package.config.name, version_of(self._package)

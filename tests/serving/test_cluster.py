@@ -575,6 +575,47 @@ def test_the_written_config_is_the_same_app(
     assert any("haproxy" in name for name in processes)
 
 
+class OpenLines:
+    """A stream of lines to *url* that is not over: a line sent, its answer read."""
+
+    def __init__(self, url: str) -> None:
+        head = b"content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n"
+        self._socket = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), 60)
+        self._socket.sendall(b"POST /predict HTTP/1.1\r\nhost: h\r\n" + head)
+        self.got = b""
+        self._send(b"")
+        while self.got.count(b'"label"') < 1:
+            self.got += self._socket.recv(65_536)
+
+    def finish(self) -> None:
+        """One more line, and the end; all that comes back is read."""
+        self._send(b"0\r\n\r\n")
+        while not self.got.endswith(b"0\r\n\r\n") and (piece := self._socket.recv(65_536)):
+            self.got += piece
+        self._socket.close()
+
+    def _send(self, more: bytes) -> None:
+        line = b'{"text": "good"}\n'
+        self._socket.sendall(b"%x\r\n%b\r\n%b" % (len(line), line, more))
+
+
+@pytest.mark.parametrize("server", ["miniml serve, HAProxy"], indirect=True)
+def test_what_was_accepted_is_answered_before_it_ends(server: Server) -> None:
+    """After a SIGINT an open stream is answered to its end; who comes later is told to ask again."""
+    wait_until(lambda: "Stop with Ctrl-C" in server.log.read_text())
+    lines = OpenLines(server.url)
+    server.process.send_signal(signal.SIGINT)
+    with httpx.Client(base_url=server.url) as client:
+        wait_until(lambda: client.get("/readyz").status_code == 503)
+        late = client.post("/predict", json={"text": "good"})
+    lines.finish()
+
+    assert (late.status_code, late.json()["error"]["type"]) == (503, "NotReady")
+    assert int(late.headers["retry-after"]) >= 1
+    assert lines.got.count(b'"label"') == 2
+    assert server.process.wait(STOP_S) == 0
+
+
 def test_it_stops_and_leaves_nothing(server: Server) -> None:
     """One SIGINT ends it with success, all it started, and its hold on the port."""
     port = int(server.url.rpartition(":")[2])

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from itertools import product
 from typing import Any
 
@@ -228,11 +228,65 @@ def test_readiness_ends_before_life(package: Package) -> None:
 
     async def scenario(client: httpx.AsyncClient, endpoint: Endpoint) -> None:
         assert [(await client.get(p)).status_code for p in ("/healthz", "/readyz")] == [200, 200]
-        endpoint.draining = True
+        endpoint.in_flight.draining = True
         ready = await client.get("/readyz")
 
         assert (await client.get("/healthz")).status_code == 200
         assert (ready.status_code, ready.headers["retry-after"]) == (503, "1")
+
+    ask(package, scenario)
+
+
+def test_who_drains_answers_those_who_are_here_and_refuses_who_comes(package: Package) -> None:
+    """A body that is still on its way is answered; who asks later is told when to ask again."""
+
+    async def scenario(client: httpx.AsyncClient, endpoint: Endpoint) -> None:
+        half, rest = asyncio.Event(), asyncio.Event()
+
+        async def lines() -> AsyncIterator[bytes]:
+            yield b'{"text": "good"}\n'
+            half.set()
+            await rest.wait()
+            yield b'{"text": "bad soup"}\n'
+
+        kind = {"content-type": "application/x-ndjson"}
+        stream = asyncio.create_task(client.post("/predict", content=lines(), headers=kind))
+        await half.wait()
+        ending = asyncio.create_task(endpoint.in_flight.finish(60))
+        await asyncio.sleep(0)
+        late = [
+            await client.post("/predict", json={"text": "good"}),
+            await client.post("/predict", content=b'{"text": "good"}\n', headers=kind),
+        ]
+
+        assert not ending.done()
+        rest.set()
+        answers = (await stream).text.splitlines()
+        assert await ending == 0
+        assert ['"label"' in answer for answer in answers] == [True, True]
+        for refused in late:
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["error"]["type"] == "NotReady"
+
+    ask(package, scenario)
+
+
+def test_who_drains_does_not_wait_for_ever(package: Package) -> None:
+    """A request that takes longer than there is time is counted, not waited for."""
+
+    async def scenario(client: httpx.AsyncClient, endpoint: Endpoint) -> None:
+        begun, never = asyncio.Event(), asyncio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            begun.set()
+            yield b"{"
+            await never.wait()
+
+        stuck = asyncio.create_task(client.post("/predict", content=body()))
+        await begun.wait()
+
+        assert await endpoint.in_flight.finish(0.01) == 1
+        stuck.cancel()
 
     ask(package, scenario)
 
