@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
-_OUR_LOGGERS = ("training", "export", "serving", "registry", "benchmarks")
+OUR_LOGGERS = ("training", "export", "serving", "registry", "benchmarks")
 _INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 app = typer.Typer(
@@ -249,7 +249,7 @@ def _set_up_logging() -> None:
         console=Console(stderr=True), show_time=False, show_path=False, show_level=False
     )
     handler.setFormatter(logging.Formatter("%(message)s"))
-    for name in _OUR_LOGGERS:
+    for name in OUR_LOGGERS:
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO)
         logger.handlers[:] = [handler]

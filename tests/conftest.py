@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+
+import miniml
 
 # Before any library reads them: subprocesses inherit both.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -26,6 +29,19 @@ def miniml_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("MINIML_HOME", str(folder))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    """What a command of ours, or a library, sets up for its process does not last beyond the test."""
+    root, ours = logging.getLogger(), [logging.getLogger(name) for name in miniml.OUR_LOGGERS]
+    level = root.level  # its handlers are pytest's business
+    before = [(each.handlers[:], each.level, each.propagate) for each in ours]
+    yield
+    root.setLevel(level)
+    for each, (handlers, own_level, propagate) in zip(ours, before, strict=True):
+        each.handlers[:], each.propagate = handlers, propagate
+        each.setLevel(own_level)
 
 
 @pytest.hookimpl(wrapper=True)

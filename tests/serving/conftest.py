@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -282,7 +282,9 @@ def listen(package: Package, **limits: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
-        asyncio.run(endpoint.close())
+        # Not here: a browser's test has a loop of its own on this thread.
+        with ThreadPoolExecutor(1) as aside:
+            aside.submit(asyncio.run, endpoint.close()).result()
 
 
 @contextmanager

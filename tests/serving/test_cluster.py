@@ -554,8 +554,9 @@ def test_the_written_config_is_the_same_app(
     In the home of the first, where the lanes found are remembered: found twice they may differ.
     """
     same_home = str(server.home / ".miniml")
+    traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}  # as the first is
     running = written_config(
-        package, free_port(), tmp_path, redis_server.url, MINIML_HOME=same_home
+        package, free_port(), tmp_path, redis_server.url, MINIML_HOME=same_home, **traced
     )
     try:
         running.wait_ready()
