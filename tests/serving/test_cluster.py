@@ -49,6 +49,7 @@ from serving.work import Answer
 
 ROOT = Path(__file__).parent.parent.parent
 START_S, STOP_S = 240.0, 90.0
+HEAD_S = 4
 REDIS_BUDGET_MS = 1000.0  # on a machine as busy as this, 5 ms pass without any Redis
 CHROMIUM = shutil.which("chromium")
 WORDS = ("good", "bad", "soup", "staff", "cold", "warm", "not", "very", "the", "was", "and")
@@ -221,6 +222,7 @@ def server(
         deep.mkdir()
         unkind = {"TMPDIR": str(deep), "HOME": "/proc/nonexistent", "RAY_ADDRESS": "127.0.0.1:1"}
         unkind["MINIML_REDIS_BUDGET_MS"] = str(REDIS_BUDGET_MS)
+        unkind["MINIML_BODY_TIMEOUT_S"] = str(HEAD_S)
         unkind |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         port, grpc_port = free_ports(2)
         running = miniml_serve(
@@ -492,6 +494,37 @@ def test_bad_bytes_hurt_nobody_behind_haproxy(
     assert {code for code, by_haproxy in heads if by_haproxy} <= {200, 400}  # 200: before a bad one
     assert load.wrong == []
     assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("server", ["miniml serve, HAProxy"], indirect=True)
+def test_haproxy_has_no_door_open_but_the_one(server: Server) -> None:
+    """It listens on this machine alone, its pages too, and nobody else may speak to its socket."""
+    proxies = [process for process in server.family() if "haproxy" in process.name()]
+    addresses = {
+        connection.laddr.ip
+        for process in proxies
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    (config,) = {Path(process.cmdline()[process.cmdline().index("-f") + 1]) for process in proxies}
+    modes = [path.stat().st_mode & 0o777 for path in config.parent.glob("*.sock")]
+
+    assert addresses == {"127.0.0.1"}
+    assert modes
+    assert not any(mode & 0o077 for mode in modes)
+
+
+@pytest.mark.parametrize("server", ["miniml serve, HAProxy"], indirect=True)
+def test_a_head_that_does_not_come_is_not_waited_for(server: Server) -> None:
+    """Who sends half a request's head and then nothing is told so, and let go."""
+    port = int(server.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=HEAD_S * 10) as line:
+        line.sendall(b"POST /predict HTTP/1.1\r\nhost: h\r\nx-slow: ")
+        got = b""
+        while piece := line.recv(65_536):
+            got += piece
+
+    assert got.startswith(b"HTTP/1.1 408 ")
 
 
 @pytest.mark.parametrize("server", ["miniml serve, HAProxy"], indirect=True)

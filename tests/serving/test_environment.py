@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from serving import environment
-from serving.environment import free_ports
+from serving.environment import free_ports, to_export
 from serving.errors import PortInUse
 
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -36,3 +38,38 @@ def test_a_port_that_is_listened_at_is_not_free(monkeypatch: pytest.MonkeyPatch)
         assert free_ports(1) == [two]
     monkeypatch.setattr(environment, "_PORTS", range(one, one + 1))
     assert free_ports(1) == [one]
+
+
+def test_haproxys_side_doors_are_shut(tmp_path: Path) -> None:
+    """Every bind without an address becomes this machine's, the socket its owner's; the rest stays."""
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(
+        "global\n    stats socket /x/admin.sock mode 666 level admin expose-fd listeners\n"
+        "defaults\n    mode http\n    timeout client 3600s\n"
+        "frontend prometheus\n    bind :9101\n    mode http\n"
+        "frontend http_frontend\n    bind 0.0.0.0:8000\n    bind 127.0.0.1:8001\n"
+        "frontend grpc_frontend\n    bind 0.0.0.0:9000 proto h2\n"
+        "listen stats\n  bind *:8404\n  stats enable\n"
+    )
+    ours = to_export(haproxy=True)
+    told = {**os.environ, "MINIML_HAPROXY": "/bin/echo", "MINIML_BODY_TIMEOUT_S": "7"}
+    words = [ours["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config), "-sf", "42"]
+    for _ in range(2):  # it may be started again with what it wrote
+        said = subprocess.run(words, env=told, capture_output=True, text=True, check=True).stdout
+        lines = config.read_text().splitlines()
+
+        assert said.split() == words[1:]
+        assert [line.split()[1] for line in lines if "bind" in line] == [
+            *("127.0.0.1:9101", "0.0.0.0:8000", "127.0.0.1:8001", "0.0.0.0:9000", "127.0.0.1:8404")
+        ]
+        assert "    stats socket /x/admin.sock mode 600 level admin expose-fd listeners" in lines
+        assert "    timeout http-request 7s" in lines
+        assert lines[-1] == "  stats enable"
+
+
+def test_another_haproxy_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever names a binary of their own gets it as it is."""
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/opt/haproxy")
+
+    assert "MINIML_HAPROXY" not in to_export(haproxy=True)
+    assert "RAY_SERVE_HAPROXY_BINARY_PATH" not in to_export(haproxy=False)
