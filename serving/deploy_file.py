@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from registry.home import home
-from serving.environment import HAPROXY_PORTS, to_export, wants_token
+from serving.environment import GUARDED_HAPROXY, HAPROXY_PORTS, to_export, wants_token
 from serving.errors import ServingError
 from serving.locate import pin
 from serving.log_file import STANDARD_OUTPUT
@@ -116,7 +116,11 @@ def _head(options: ServeOptions, settings: ServeSettings, path: Path) -> Iterato
     yield ""
     exported = to_export(haproxy=options.haproxy) | _registry_place(settings.package)
     for name, value in exported.items():
-        yield f"export {name}={shlex.quote(value)}"
+        if name in GUARDED_HAPROXY:  # where it lies elsewhere, Ray finds its own
+            binary = shlex.quote(value)
+            yield f'export {name}="$([ -x {binary} ] && echo {binary})"'
+        else:
+            yield f"export {name}={shlex.quote(value)}"
     if wants_token():
         make = "python3 -c 'import secrets; print(secrets.token_hex(32))'"
         yield f'export RAY_AUTH_TOKEN="${{RAY_AUTH_TOKEN:-$({make})}}"'

@@ -36,7 +36,9 @@ HAPROXY_PORTS = (
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
     "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
 )
+# Our script, which Ray takes for HAProxy, and HAProxy; both are paths on this machine.
 _BINARY, _REAL_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH", "MINIML_HAPROXY"
+GUARDED_HAPROXY = (_BINARY, _REAL_BINARY)
 # Not the kernel's choice: until HAProxy binds them, any of Ray's outgoing connections may be given
 # the same. Above what Ray's workers listen at, below what its replicas do.
 _PORTS = range(20_000, 30_000)
