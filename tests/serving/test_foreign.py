@@ -125,9 +125,10 @@ def test_the_contract_is_kept_whatever_is_sent(
     tmp_path: Path,
     task: str,
 ) -> None:
-    """Right and wrong requests made of it: no 5xx, and every answer has a shape that stands there."""
+    """Right and wrong requests made of it: no 5xx but a deadline's 504, every answer in its shape."""
     with listening(make_package(task=task)) as url:
-        command = [str(SCHEMATHESIS), "run", f"{url}/openapi.json", "--checks", CHECKS]
+        command = [str(SCHEMATHESIS), "--config-file", str(SCRIPTS / "schemathesis.toml")]
+        command += ["run", f"{url}/openapi.json", "--checks", CHECKS]
         command += ["--max-examples", "25", "--seed", "1", "--no-color"]
         ran = subprocess.run(
             command,
