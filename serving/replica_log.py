@@ -19,7 +19,6 @@ def write_to_rays_file() -> None:
     """
     for handler in logging.getLogger(_RAYS).handlers:
         if isinstance(handler, MemoryHandler):
-            handler.flushLevel = (
-                logging.WARNING
-            )  # it would wait for an error, or a thousand records
+            # It would wait for an error, or a thousand records.
+            handler.flushLevel = logging.WARNING
             logging.getLogger().addHandler(handler)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pages import render, write_whole
 from benchmarks.planning.figures import (
     latency_figure,
     length_figure,
@@ -15,25 +15,16 @@ from benchmarks.planning.figures import (
 from benchmarks.planning.record import OURS, PlannerRecord, PlannerRun
 from benchmarks.planning.tables import COLUMNS, decision_line, named
 
-_TEMPLATE = "page.html.j2"
-
 
 def write_page(record: PlannerRecord, path: Path) -> Path:
     """All of the page at *path*, or nothing."""
-    part = path.with_suffix(".part")
-    part.write_text(render_page(record), encoding="utf-8")
-    return part.replace(path)
+    return write_whole(render_page(record), path)
 
 
 def render_page(record: PlannerRecord) -> str:
     """The page; everything in it that comes from a file is escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    source = files("benchmarks.planning").joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(source).render(
+    return render(
+        "benchmarks.planning",
         record=record,
         headings=[heading for heading, _, _ in COLUMNS],
         workloads=[_workload(record, name) for name in record.tokens],

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
+from benchmarks.pages import render
 from benchmarks.report.evidence import Evidence, ModelEvidence, by_model
 from benchmarks.report.figures import (
     agreement_figure,
@@ -20,7 +20,6 @@ from benchmarks.report.numbers import number
 from benchmarks.report.results import goal_sheets, loop_sheets
 from benchmarks.report.sheets import Sheet, certificates_sheet, gates_sheet
 
-_TEMPLATE = "page.html.j2"
 _LEAST_TIMED = 100  # fewer answers show no tail
 _GROUPS: dict[Loop, tuple[str, str]] = {
     "open": (
@@ -82,14 +81,9 @@ class ModelPart:
 
 def render_page(evidence: Sequence[Evidence], *, usd_per_hour: float) -> str:
     """The page; everything in it that comes from the data is escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    source = files("benchmarks.report").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     machines = list(dict.fromkeys(one.certificate.machine_line for one in evidence))
-    return environment.from_string(source).render(
+    return render(
+        "benchmarks.report",
         parts=[_part(model, usd_per_hour) for model in by_model(evidence)],
         certificates=certificates_sheet(evidence),
         machines=machines,

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
+from benchmarks.pages import render, write_whole
 from benchmarks.scaling.figures import price_figure, replicas_figure
 from benchmarks.scaling.record import OURS, ScalingRecord
 from benchmarks.scaling.tables import COLUMNS, ratio_line
 
-_TEMPLATE = "page.html.j2"
-
 
 def write_page(record: ScalingRecord, path: Path) -> Path:
     """All of the page at *path*, or nothing."""
-    part = path.with_suffix(".part")
-    part.write_text(render_page(record), encoding="utf-8")
-    return part.replace(path)
+    return write_whole(render_page(record), path)
 
 
 def render_page(record: ScalingRecord) -> str:
     """The page; everything in it that comes from a file is escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    source = files("benchmarks.scaling").joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(source).render(
+    return render(
+        "benchmarks.scaling",
         record=record,
         headings=[heading for heading, _, _ in COLUMNS],
         traces=[

@@ -315,6 +315,19 @@ def listen_grpc(package: Package, **limits: Any) -> Iterator[str]:
         thread.join()
 
 
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """200 of all lengths, which every door must answer alike; some characters are not in a word."""
+    draws = random.Random(0)
+    words = [
+        *["good", "bad", "soup", "staff", "cold", "warm", "not", "very", "the", "was", "and"],
+        "ünïcode",
+        "✓",
+        "好",
+    ]
+    return [" ".join(draws.choices(words, k=draws.randint(1, 40))) for _ in range(200)]
+
+
 @pytest.fixture(name="replica")
 def replica_fixture() -> Callable[..., tuple[Core, Endpoint]]:
     """`replica(package, ...limits)`: what a replica holds."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -24,24 +23,6 @@ SCHEMATHESIS = PYTHON.parent / "schemathesis"
 CONFORMANCE = "status_code_conformance,content_type_conformance,response_schema_conformance"
 CHECKS = f"not_a_server_error,{CONFORMANCE}"
 SCRIPTS = Path(__file__).parent / "foreign"
-WORDS = [
-    "good",
-    "bad",
-    "soup",
-    "staff",
-    "cold",
-    "warm",
-    "not",
-    "very",
-    "the",
-    "was",
-    "and",
-    "ünïcode",
-    "✓",
-    "好",
-]
-_draw = random.Random(0)
-TEXTS = [" ".join(_draw.choices(WORDS, k=_draw.randint(1, 60))) for _ in range(200)]
 Listening = Callable[..., AbstractContextManager[str]]
 
 
@@ -62,9 +43,9 @@ def run_script(script: str, *arguments: str, given: str = "") -> dict[str, Any]:
     return document
 
 
-def check(answers: dict[str, Any], package: Package) -> None:
-    """Each client's labels and scores of `TEXTS` are the engine's."""
-    given = [prediction(row, package) for row in Engine(package).logits(TEXTS)]
+def check(answers: dict[str, Any], package: Package, texts: list[str]) -> None:
+    """Each client's labels and scores of *texts* are the engine's."""
+    given = [prediction(row, package) for row in Engine(package).logits(texts)]
     for client, answer in answers.items():
         assert answer["label"] == [one.label for one in given], client
         np.testing.assert_allclose(
@@ -74,21 +55,21 @@ def check(answers: dict[str, Any], package: Package) -> None:
 
 @pytest.mark.skipif(not PYTHON.exists(), reason="no environment for clients: make clients")
 def test_their_clients_get_our_answers(
-    package: Package, listening: Listening, listening_grpc: Listening
+    package: Package, listening: Listening, listening_grpc: Listening, texts: list[str]
 ) -> None:
     """200 texts, the engine's answers: raw tensors or JSON, gRPC or HTTP, with asyncio or without."""
     with listening(package) as url, listening_grpc(package) as grpc:
         name = package.config.name
-        answers = run_script("ask.py", url, grpc, name, given=json.dumps(TEXTS))
+        answers = run_script("ask.py", url, grpc, name, given=json.dumps(texts))
     hub = answers.pop("hub")
 
     assert set(answers) == {
         *("triton, raw", "triton, JSON", "triton, asyncio"),
         *("kserve", "kserve, gRPC", "kserve, gRPC, raw", "open inference"),
     }
-    check(answers, package)
+    check(answers, package, texts)
     labels = package.config.labels
-    by_label = [prediction(row, package).scores for row in Engine(package).logits(TEXTS)]
+    by_label = [prediction(row, package).scores for row in Engine(package).logits(texts)]
     wanted = [dict(zip(labels, scores, strict=True)) for scores in by_label]
     assert hub["label"] == answers["kserve"]["label"]
     assert hub["by_label"] == [pytest.approx(scores, abs=1e-6) for scores in wanted]
@@ -96,16 +77,16 @@ def test_their_clients_get_our_answers(
 
 @pytest.mark.skipif(not PYTHON.exists(), reason="no environment for clients: make clients")
 def test_tritons_grpc_clients_get_our_answers_and_codes(
-    package: Package, listening_grpc: Listening, tmp_path: Path
+    package: Package, listening_grpc: Listening, texts: list[str], tmp_path: Path
 ) -> None:
     """200 texts, the engine's answers, with a key; what is wrong with a call has its code."""
     _, key = create_key(tmp_path / "keys.json", "web")
     name = package.config.name
     with listening_grpc(package, keys=str(tmp_path / "keys.json")) as grpc:
-        told = run_script("triton_grpc.py", grpc, name, key, given=json.dumps(TEXTS))
+        told = run_script("triton_grpc.py", grpc, name, key, given=json.dumps(texts))
 
     assert len(told["answers"]) == 2
-    check(told["answers"], package)
+    check(told["answers"], package, texts)
     assert told["codes"] == {
         "no key": "StatusCode.UNAUTHENTICATED",
         "wrong key": "StatusCode.UNAUTHENTICATED",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -29,24 +28,6 @@ from serving.protocols.calls import CALLS, SERVICE
 MakePackage = Callable[..., Package]
 Listening = Callable[..., AbstractContextManager[str]]
 LIMITS = {"max_texts": 200, "max_text_chars": 1000, "max_body_bytes": 100_000}
-WORDS = [
-    "good",
-    "bad",
-    "soup",
-    "staff",
-    "cold",
-    "warm",
-    "not",
-    "very",
-    "the",
-    "was",
-    "and",
-    "ünïcode",
-    "✓",
-    "好",
-]
-_draw = random.Random(0)
-TEXTS = [" ".join(_draw.choices(WORDS, k=_draw.randint(1, 40))) for _ in range(200)]
 
 
 @dataclass
@@ -157,17 +138,21 @@ def values(answer: pb.ModelInferResponse) -> dict[str, Any]:
 
 @pytest.mark.parametrize("task", ["single_label", "multi_label"])
 def test_the_same_answers_as_predict(
-    make_package: MakePackage, listening: Listening, listening_grpc: Listening, task: str
+    make_package: MakePackage,
+    listening: Listening,
+    listening_grpc: Listening,
+    texts: list[str],
+    task: str,
 ) -> None:
     """200 texts, as raw bytes and as contents: labels of /predict, its scores to a millionth."""
     package = make_package(task=task)
     with listening(package) as url:
-        predicted = httpx.post(f"{url}/predict", json={"texts": TEXTS, "scores": "all"}).json()
+        predicted = httpx.post(f"{url}/predict", json={"texts": texts, "scores": "all"}).json()
     scores = [list(one["scores"].values()) for one in predicted]
-    logits = Engine(package).logits(TEXTS)
+    logits = Engine(package).logits(texts)
     with listening_grpc(package) as address:
         for raw in (True, False):
-            answer, _ = call(address, "ModelInfer", infer(TEXTS, raw=raw))
+            answer, _ = call(address, "ModelInfer", infer(texts, raw=raw))
             given = values(answer)
 
             assert bool(answer.raw_output_contents) == raw
