@@ -34,8 +34,9 @@ demo: package
 serve: package
 	@$(BIN)/miniml serve demo@latest --port $(PORT)
 
+# In two processes, since much of the time is spent waiting for servers to start and to stop.
 test: setup clients
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 # Clients of others' making, which the tests ask with; they want other libraries than ours.
 clients: .venv/clients/installed

@@ -44,6 +44,15 @@ def loggers_as_they_were() -> Iterator[None]:
         each.setLevel(own_level)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests (`make test`), a room's tests stay together: what is made
+    once a session, a Ray, a trained checkpoint, is made once in all.
+    """
+    for item in items:
+        room = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(pytest.mark.xdist_group(room))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """On CI a skip is a failure: everything a test needs is installed by `.ci/run`."""
