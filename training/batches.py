@@ -55,6 +55,21 @@ def length_grouped(
     return np.concatenate([generator.permutation(batches).reshape(-1), ordered[full:]])
 
 
+def share_of_batch(
+    batch: Indices, *, rank: int, count: int
+) -> tuple[Indices, npt.NDArray[np.float32]]:
+    """Rows (n,) of *batch* for worker *rank* of *count*, and the weight (n,) of each in its loss.
+
+    Every count-th row, so that lengths are spread evenly. The mean over workers of their weighted
+    sums is the mean over the batch, however few rows a worker has; one with none takes the first
+    row without weight, since all must take part in a step.
+    """
+    rows = batch[rank::count]
+    if not len(rows):
+        return batch[:1], np.zeros(1, dtype=np.float32)
+    return rows, np.full(len(rows), count / len(batch), dtype=np.float32)
+
+
 def by_tokens(lengths: npt.NDArray[np.int64], *, max_tokens: int) -> list[Indices]:
     """All rows, longest first, in batches whose padded size is at most *max_tokens*.
 

@@ -32,6 +32,28 @@ def pick_device(wanted: Literal["cpu", "cuda", "mps", "auto"]) -> Device:
     return wanted
 
 
+def device_for(wanted: Literal["cpu", "cuda", "mps", "auto"], *, workers: int) -> Device:
+    """As `pick_device`, for each of *workers*; here, unless RAY_ADDRESS names other machines.
+
+    mps has no way for workers to talk to each other.
+    """
+    import torch
+
+    device = pick_device(wanted)
+    if workers == 1 or device == "cpu":
+        return device
+    if device == "mps":
+        if wanted == "auto":
+            return "cpu"
+        raise DeviceError("On mps only one worker can train; use --workers 1 or --device cpu.")
+    if "RAY_ADDRESS" not in os.environ and (here := torch.cuda.device_count()) < workers:
+        raise DeviceError(
+            f"--workers {workers} needs as many GPUs, and {here} is here; use --workers {here}, "
+            "--device cpu, or a cluster (RAY_ADDRESS)."
+        )
+    return device
+
+
 def usable_cores() -> int:
     """Cores this process may use: its affinity, and the container's quota rounded down."""
     try:

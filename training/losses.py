@@ -27,16 +27,26 @@ def balanced_weights(targets: npt.NDArray[Any], *, labels: int) -> npt.NDArray[n
 
 
 def batch_loss(
-    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor | None,
+    row_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean loss (): cross entropy for targets (B,), binary cross entropy for targets (B, L).
 
     logits (B, L) of any float type; weights (L,) as `balanced_weights` makes them, or None.
+    row_weights (B,): the weighted sum of the rows' losses instead of their mean.
     """
     exact = logits.float()
     weight = None if weights is None else weights.to(logits.device)
     if targets.ndim == 1:
         # Not torch's weighted mean: it divides by the batch's own weights, and so undoes them
         # where a batch has only common labels.
-        return functional.cross_entropy(exact, targets, weight=weight, reduction="none").mean()
-    return functional.binary_cross_entropy_with_logits(exact, targets.float(), pos_weight=weight)
+        losses = functional.cross_entropy(exact, targets, weight=weight, reduction="none")
+    else:
+        losses = functional.binary_cross_entropy_with_logits(
+            exact, targets.float(), pos_weight=weight, reduction="none"
+        )
+    if row_weights is None:
+        return losses.mean()
+    return (losses.reshape(len(targets), -1).mean(dim=1) * row_weights).sum()

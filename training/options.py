@@ -74,7 +74,13 @@ class TrainOptions:
         default="google-bert/bert-base-cased",
         metadata={"help": "Base encoder: hub id or local folder with safetensors."},
     )
-    batch_size: int = field(default=32, metadata={"help": "Rows in one step."})
+    batch_size: int = field(
+        default=32, metadata={"help": "Rows in one step, of all workers together."}
+    )
+    workers: int = field(
+        default=1,
+        metadata={"help": "Processes that share each step: here, or on RAY_ADDRESS's cluster."},
+    )
     iterations: int | None = field(default=None, metadata={"help": "Steps, instead of epochs."})
     epochs: float | None = field(default=None, metadata={"help": "Passes over the data [3]."})
     device: Literal["auto", "cpu", "cuda", "mps"] = field(

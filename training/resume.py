@@ -19,7 +19,8 @@ from training.base_model import WEIGHTS
 from training.errors import FitFailed
 
 STATE = "trainer_state.json"
-_PICKLES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+_PICKLES = ("optimizer.pt", "scheduler.pt")
+_GENERATORS = "rng_state*.pth"  # one, or one a worker; a run may go on with more or fewer workers
 # How torch (a write cut short) and safetensors (written in Rust) say that the disk is full.
 _FULL = ("os error 28", "os error 122", "inline_container", "PytorchStreamWriter failed")
 
@@ -83,5 +84,8 @@ def _is_whole(folder: Path) -> bool:
         json.loads((folder / STATE).read_bytes())
     except (OSError, ValueError):
         return False
-    pickles = all(zipfile.is_zipfile(folder / name) for name in _PICKLES)
-    return pickles and (folder / WEIGHTS).is_file()
+    generators = list(folder.glob(_GENERATORS))
+    pickles = [*(folder / name for name in _PICKLES), *generators]
+    return (
+        bool(generators) and all(map(zipfile.is_zipfile, pickles)) and (folder / WEIGHTS).is_file()
+    )

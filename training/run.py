@@ -27,6 +27,7 @@ from transformers import DataCollatorWithPadding, set_seed
 
 from training.base_model import BaseModel
 from training.batches import split_validation
+from training.callbacks import Bar
 from training.classifier import load_classifier, load_tokenizer, position_limit
 from training.dataset import DatasetInfo, load_split
 from training.device import Device, bf16_pays, usable_cores
@@ -93,7 +94,7 @@ def run(job: Job) -> Outcome:
     plan = _plan(job, model, data.train)
     _say(job, plan, data)
     with _progress() as progress:
-        done = fit(model, data, plan, progress)
+        done = _fit(job, model, data, plan, Bar(progress, steps=plan.steps))
         advance = partial(progress.advance, progress.add_task("Examining", total=len(test)))
         logits = predict_logits(model, test, data.collate, advance=advance)
     if not np.isfinite(logits).all():
@@ -111,12 +112,21 @@ def run(job: Job) -> Outcome:
     )
 
 
+def _fit(job: Job, model: PreTrainedModel, data: FitData, plan: FitPlan, bar: Bar) -> Fit:
+    if job.options.workers == 1:
+        return fit(model, data, plan, bar)
+    from training.workers import fit_over_workers
+
+    return fit_over_workers(model, data, plan, bar, workers=job.options.workers)
+
+
 def _settings(job: Job, plan: FitPlan, data: FitData) -> dict[str, Any]:
     """What the options came to on this machine."""
     return {
         "learning_rate": plan.learning_rate,
         "steps": plan.steps,
         "device": job.device,
+        "workers": job.options.workers,
         "threads": torch.get_num_threads(),
         "bf16": plan.bf16,
         "train_rows": len(data.train),
@@ -197,14 +207,15 @@ def _max_length(wanted: int, tokenizer: PreTrainedTokenizerFast, model: PreTrain
 
 
 def _say(job: Job, plan: FitPlan, data: FitData) -> None:
+    workers = job.options.workers
     _log.info(
         "Training on %d rows, choosing the best weights by %d others of the train split; "
-        "%s on %s, %d threads, %s, learning rate %g.",
+        "%s on %s, %s, %s, learning rate %g.",
         len(data.train),
         len(data.validation),
         job.base.model_id,
         job.device,
-        torch.get_num_threads(),
+        f"{workers} workers" if workers > 1 else f"{torch.get_num_threads()} threads",
         "bfloat16" if plan.bf16 else "float32",
         plan.learning_rate,
     )

@@ -20,12 +20,12 @@ from rich.console import Group
 from rich.table import Table as RichTable
 
 from registry import store
-from registry.errors import ArtifactExists
 from registry.home import work_folder
 from registry.produce import Facts, copy_sealed, produce, recipe_digest
 from registry.reference import check_name
 from registry.version import Version
 from training.base_model import find_base_model
+from training.check import check
 from training.checkpoint import (
     REPORT,
     SCHEMA_VERSION,
@@ -36,8 +36,7 @@ from training.checkpoint import (
     write_model,
 )
 from training.dataset import load_split, read_info
-from training.device import pick_device
-from training.errors import WrongOption
+from training.device import device_for
 from training.options import TrainOptions
 from training.report import ReportContent, hardest_rows, render_report
 from training.resume import exclusive, last_complete, step_of
@@ -47,9 +46,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LIBRARIES = ("miniml", "torch", "transformers", "accelerate", "tokenizers", "datasets")
-# Where a run is found and put does not change what it makes; the dataset counts by its digest.
-_NOT_IN_RECIPE = ("dataset", "model_id", "output", "output_name", "resume", "reuse")
-_MIN_LENGTH = 8  # tokens: the special ones and something to read
+# Where a run is found, made and put does not change what it makes; the dataset counts by its digest.
+_NOT_IN_RECIPE = ("dataset", "model_id", "output", "output_name", "resume", "reuse", "workers")
 _LABELS_SHOWN = 20
 
 
@@ -98,12 +96,12 @@ def train(options: TrainOptions) -> TrainResult:
     short, it leaves no artifact, and resume points that `options.resume` goes on from.
     """
     started_s = time.monotonic()
-    _check(options)
+    check(options)
     dataset = store.resolve(options.dataset, kind="dataset")
     folder = store.fetch(dataset)
     info = read_info(folder)
     name = check_name(options.output_name or info.name)
-    device = pick_device(options.device)
+    device = device_for(options.device, workers=options.workers)
     base = find_base_model(options.model_id)
     recipe = _recipe(options, dataset=dataset.digest, base_model=base.sha256, device=device)
     if options.reuse and (found := store.find(kind="checkpoint", name=name, recipe=recipe)):
@@ -235,25 +233,6 @@ def _recipe(options: TrainOptions, **inputs: str) -> str:
 
 def _recipe_options(options: TrainOptions) -> dict[str, Any]:
     return {key: value for key, value in asdict(options).items() if key not in _NOT_IN_RECIPE}
-
-
-def _check(options: TrainOptions) -> None:
-    """Raise `WrongOption` for what cannot work, and `ArtifactExists`, before any work is done."""
-    if options.iterations is not None and options.epochs is not None:
-        raise WrongOption("--iterations and --epochs contradict each other; give one of them.")
-    positive = ("batch_size", "iterations", "epochs", "learning_rate", "early_stopping_patience")
-    for name in positive:
-        value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise WrongOption(f"--{name.replace('_', '-')} is {value}; it must be above 0.")
-    if options.max_length < _MIN_LENGTH:
-        raise WrongOption(
-            f"--max-length is {options.max_length}; at least {_MIN_LENGTH} is needed."
-        )
-    if not options.model_id.strip():
-        raise WrongOption("--model-id is empty; give a hub id or a folder.")
-    if options.output is not None and options.output.exists():
-        raise ArtifactExists(f"{options.output} already exists; remove it or choose another one.")
 
 
 def _versions() -> dict[str, str]:

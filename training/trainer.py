@@ -17,19 +17,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.progress import Progress
 from safetensors.torch import load_model
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
     Trainer,
+    TrainerCallback,
     TrainerState,
     TrainingArguments,
 )
 
 from training.base_model import WEIGHTS
 from training.batches import length_grouped
-from training.callbacks import Bar, Pace, patience_is_over
+from training.callbacks import Pace, patience_is_over
 from training.device import Device
 from training.encode import EncodedRows
 from training.errors import FitFailed
@@ -37,6 +37,7 @@ from training.evaluate import predict_logits
 from training.losses import batch_loss
 from training.metrics import Scores
 from training.resume import STATE, disk_errors
+from training.shared import ALONE, ROW_WEIGHTS, Share, share_loader
 
 _WARMUP_SHARE = 0.1
 _WEIGHT_DECAY = 0.01
@@ -48,6 +49,7 @@ _LOGGED_POINTS = 50
 class FitPlan:
     """How to fit. steps: optimizer steps in all; work: a folder of this run alone.
 
+    batch_size: rows of a step, of all workers together.
     patience: evaluations without a better one before stopping; None never stops early.
     class_weights: (L,) weight of each label, or of its presence in multi-label.
     resume_from: a complete checkpoint of an earlier try of the same run.
@@ -87,28 +89,37 @@ class FitData:
     score: Callable[[npt.NDArray[np.float32], npt.NDArray[Any]], Scores]
 
 
-def fit(model: PreTrainedModel, data: FitData, plan: FitPlan, progress: Progress) -> Fit:
+def fit(
+    model: PreTrainedModel,
+    data: FitData,
+    plan: FitPlan,
+    watcher: TrainerCallback,
+    share: Share = ALONE,
+) -> Fit:
     """Train *model* in place; it ends with the weights of the lowest validation loss.
 
-    Without validation rows the last weights are kept. Raises `FitFailed` when memory does not
-    suffice; a full disk is an OSError. Interrupted, it leaves what `plan.resume_from` takes.
+    Without validation rows the last weights are kept. watcher: told of every step. share: which of
+    several workers this is; the batches and what comes of them are those of one. Raises `FitFailed`
+    when memory does not suffice; a full disk is an OSError. Interrupted, it leaves what
+    `plan.resume_from` takes.
     """
-    if plan.resume_from and (over := _state_if_over(plan, plan.resume_from)):
+    if plan.resume_from and (over := state_if_over(plan, plan.resume_from)):
         best = plan.work / f"checkpoint-{over.best_global_step or over.global_step}"
         load_model(model, best / WEIGHTS)
         return _as_fit(over)
-    bar = Bar(progress, progress.add_task("Training", total=plan.steps))
-    weights = None if plan.class_weights is None else torch.from_numpy(plan.class_weights)
+    weights = None if plan.class_weights is None else torch.from_numpy(plan.class_weights.copy())
+    pace = Pace(patience=plan.patience, evaluates=len(data.validation) > 0, agreed=share.agreed)
     trainer = _GroupedTrainer(
         model=model,
-        args=_arguments(plan, data),
+        args=_arguments(plan, data, share),
         train_dataset=data.train,
         eval_dataset=data.validation,
         data_collator=data.collate,
         compute_loss_func=lambda outputs, labels, **_: batch_loss(outputs.logits, labels, weights),
-        callbacks=[Pace(patience=plan.patience, evaluates=len(data.validation) > 0), bar],
+        callbacks=[pace, watcher],
     )
     trainer.score, trainer.weights = data.score, weights
+    trainer.share, trainer.batch_size = share, plan.batch_size
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is for the result
     with _memory_errors(), disk_errors(plan.work):
         trainer.train(resume_from_checkpoint=str(plan.resume_from) if plan.resume_from else None)
@@ -135,10 +146,30 @@ class _GroupedTrainer(Trainer):
 
     score: Callable[[npt.NDArray[np.float32], npt.NDArray[Any]], Scores]
     weights: torch.Tensor | None
+    share: Share
+    batch_size: int
 
     def _get_train_sampler(self, train_dataset: Any = None) -> _GroupedSampler:
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
         return _GroupedSampler(rows, batch_size=self.args.train_batch_size, seed=self.args.seed)
+
+    def get_train_dataloader(self) -> Any:
+        if self.share == ALONE:
+            return super().get_train_dataloader()
+        rows: Any = self.train_dataset
+        return share_loader(
+            rows,
+            self.data_collator,
+            batch_size=self.batch_size,
+            seed=self.args.seed,
+            share=self.share,
+        )
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if ROW_WEIGHTS not in inputs:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        row_weights, labels = inputs.pop(ROW_WEIGHTS), inputs.pop("labels")
+        return batch_loss(model(**inputs).logits, labels, self.weights, row_weights)
 
     def evaluate(
         self,
@@ -148,15 +179,13 @@ class _GroupedTrainer(Trainer):
     ) -> dict[str, float]:
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         model: Any = self.model
-        logits = predict_logits(model, rows, self.data_collator)
+        logits = predict_logits(model, rows, self.data_collator, share=self.share)
         scores = self.score(logits, rows.targets)
         # The loss that is trained, weights and all: the best step must be best at that.
-        loss = batch_loss(torch.from_numpy(logits), torch.from_numpy(rows.targets), self.weights)
-        metrics = {
-            f"{metric_key_prefix}_loss": float(loss),
-            f"{metric_key_prefix}_accuracy": scores.accuracy,
-            f"{metric_key_prefix}_macro_f1": scores.macro_f1,
-        }
+        loss = batch_loss(torch.from_numpy(logits), torch.tensor(rows.targets), self.weights)
+        names = [f"{metric_key_prefix}_{name}" for name in ("loss", "accuracy", "macro_f1")]
+        values = self.share.as_first([float(loss), scores.accuracy, scores.macro_f1])
+        metrics = dict(zip(names, values, strict=True))
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -187,7 +216,7 @@ class _GroupedSampler(torch.utils.data.Sampler[int]):
         return iter(order.tolist())
 
 
-def _arguments(plan: FitPlan, data: FitData) -> TrainingArguments:
+def _arguments(plan: FitPlan, data: FitData, share: Share) -> TrainingArguments:
     validates = len(data.validation) > 0
     interval = evaluation_interval(
         steps=plan.steps,
@@ -198,7 +227,8 @@ def _arguments(plan: FitPlan, data: FitData) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(plan.work),
         max_steps=plan.steps,
-        per_device_train_batch_size=plan.batch_size,
+        per_device_train_batch_size=plan.batch_size // share.count,
+        average_tokens_across_devices=False,  # rows are weighted already
         learning_rate=plan.learning_rate,
         warmup_ratio=_WARMUP_SHARE,
         weight_decay=_WEIGHT_DECAY,
@@ -224,7 +254,7 @@ def _arguments(plan: FitPlan, data: FitData) -> TrainingArguments:
     return arguments
 
 
-def _state_if_over(plan: FitPlan, point: Path) -> TrainerState | None:
+def state_if_over(plan: FitPlan, point: Path) -> TrainerState | None:
     """The state at *point* when nothing is left to train; Trainer would take one step more."""
     state: TrainerState = TrainerState.load_from_json(str(point / STATE))
     stopped = patience_is_over(state.log_history, plan.patience)
