@@ -67,6 +67,8 @@ class TrainOptions:
     [bold]miniml train --dataset reviews@latest --model-id sentence-transformers/all-MiniLM-L6-v2[/]
 
     [bold]miniml train --dataset reviews/3 --model-id ./my-encoder --iterations 500 --resume[/]
+
+    [bold]miniml train --dataset reviews --batch-size 64 --workers 4[/]
     """
 
     dataset: str = field(default="latest", metadata={"help": "Dataset: NAME, NAME/3, a folder."})
