@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.distributed import DistError
 from transformers import TrainerCallback
 
 from training.callbacks import Bar, Told
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.5
+_START_MINUTES = 30  # Ray tries for a minute at a time; a cluster may have to fetch machines
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # For a Ray of our own. A token keeps its ports closed to others; Ray would run workers at nice 15, and
 # watch for a cloud that takes machines back, and look only every 2 s whether a run has ended.
@@ -86,18 +88,20 @@ def _run(model: PreTrainedModel, data: FitData, plan: FitPlan, bar: Bar, workers
             task = ray.put(_Task(model=model, data=data, plan=plan, told=told))
             _train(task, workers=workers, device=plan.device, store=store)
     except Exception as error:
-        if (failures := getattr(error, "worker_failures", None)) is None:
-            raise
-        raise _as_ours(failures, plan.work) or error from error
+        if ours := _as_ours(error, plan.work):
+            raise ours from error
+        raise
     finally:
         told.unlink(missing_ok=True)
         shutil.rmtree(store, ignore_errors=True)
 
 
 def _train(task: Any, *, workers: int, device: Device, store: Path) -> None:
-    """Run `_work` in every worker. Raises Ray's `WorkerGroupError`, which knows who failed of what."""
-    from ray.train import RunConfig, ScalingConfig
+    """Run `_work` in every worker. Raises Ray's `TrainingFailedError`."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
+
+    failures: Any = FailureConfig  # to mypy it is that of Ray Train's first version
 
     class Interruptible(TorchTrainer):
         def _register_sigint_handler(self, _: Any) -> None:
@@ -109,7 +113,14 @@ def _train(task: Any, *, workers: int, device: Device, store: Path) -> None:
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=device == "cuda", placement_strategy="SPREAD"
         ),
-        run_config=RunConfig(name="fit", storage_path=str(store)),
+        run_config=RunConfig(
+            name="fit",
+            storage_path=str(store),
+            # Of itself nothing is begun again: the plan knows only where this try began.
+            failure_config=failures(
+                max_preemption_failures=0, controller_failure_limit=_START_MINUTES
+            ),
+        ),
     ).fit()
 
 
@@ -179,7 +190,9 @@ def _shown(told: Path, bar: Bar) -> Iterator[None]:
     ended = threading.Event()
 
     def look() -> None:
-        while not ended.wait(_LOOK_EVERY_S):
+        over = False
+        while not over:
+            over = ended.wait(_LOOK_EVERY_S)
             if known := Told.read(told):
                 bar.show(*known)
 
@@ -192,15 +205,22 @@ def _shown(told: Path, bar: Bar) -> Iterator[None]:
         looker.join()
 
 
-def _as_ours(failures: Mapping[int, Exception], work: Path) -> Exception | None:
-    """The failure that a user can mend, among those of the workers; None when it is a bug."""
+def _as_ours(error: Exception, work: Path) -> Exception | None:
+    """What a user can mend, of what Ray Train raised; None when it is a bug."""
     from ray.exceptions import RayError
+    from ray.train import ControllerError, WorkerGroupError
 
-    causes = [getattr(failure, "_base_exc", failure) for failure in failures.values()]
-    for cause in causes:  # where one fails, the others fail of its silence
+    if isinstance(error, ControllerError):
+        said = str(error.controller_failure).strip().partition("\n")[0]
+        return FitFailed(f"Ray could not start the workers: {said}")
+    if not isinstance(error, WorkerGroupError):
+        return None
+    causes = [getattr(cause, "_base_exc", cause) for cause in error.worker_failures.values()]
+    for cause in causes:
         if isinstance(cause, TrainError) or getattr(cause, "errno", None) in _FULL:
             return cause
-    if all(isinstance(cause, RayError) for cause in causes):
+    # Where one dies, the others hear no more of it, and may be the first to say so.
+    if any(isinstance(cause, RayError | DistError) or "gloo" in str(cause) for cause in causes):
         point = last_complete(work)
         goes_on = f"goes on at step {step_of(point)}" if point else "starts anew"
         return FitFailed(
