@@ -290,12 +290,12 @@ def test_ray_train_ends_what_ctrl_c_cut_short(
     options = TrainOptions(
         dataset=str(colours),
         model_id=str(tiny_bert),
-        iterations=300,
+        iterations=120,
         batch_size=16,
         learning_rate=1e-3,
         device="cpu",
     )
-    given = f"--dataset {colours} --model-id {tiny_bert} --iterations 300 --batch-size 16"
+    given = f"--dataset {colours} --model-id {tiny_bert} --iterations 120 --batch-size 16"
     given += " --learning-rate 1e-3 --device cpu --workers 2 --output-name two --json"
     command = [sys.executable, "-m", "miniml", "train", *given.split()]
     popen = partial(subprocess.Popen, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
