@@ -41,14 +41,18 @@ def test_a_port_that_is_listened_at_is_not_free(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_haproxys_side_doors_are_shut(tmp_path: Path) -> None:
-    """Every bind without an address becomes this machine's, the socket its owner's; the rest stays."""
+    """Its pages become this machine's, the socket its owner's; the door itself stays as wide as it was.
+
+    And its own 502 and 503 are no 500.
+    """
     config = tmp_path / "haproxy.cfg"
     config.write_text(
         "global\n    stats socket /x/admin.sock mode 666 level admin expose-fd listeners\n"
         "defaults\n    mode http\n    timeout client 3600s\n"
+        "    errorfile 502 /x/500.http\n    errorfile 503 /x/500.http\n    errorfile 504 /x/500.http\n"
         "frontend prometheus\n    bind :9101\n    mode http\n"
-        "frontend http_frontend\n    bind 0.0.0.0:8000\n    bind 127.0.0.1:8001\n"
-        "frontend grpc_frontend\n    bind 0.0.0.0:9000 proto h2\n"
+        "frontend http_frontend\n    bind *:8000\n    bind 127.0.0.1:8001\n"
+        "frontend grpc_frontend\n    bind *:9000 proto h2\n"
         "listen stats\n  bind *:8404\n  stats enable\n"
     )
     ours = to_export(haproxy=True)
@@ -60,10 +64,12 @@ def test_haproxys_side_doors_are_shut(tmp_path: Path) -> None:
 
         assert said.split() == words[1:]
         assert [line.split()[1] for line in lines if "bind" in line] == [
-            *("127.0.0.1:9101", "0.0.0.0:8000", "127.0.0.1:8001", "0.0.0.0:9000", "127.0.0.1:8404")
+            *("127.0.0.1:9101", "*:8000", "127.0.0.1:8001", "*:9000", "127.0.0.1:8404")
         ]
         assert "    stats socket /x/admin.sock mode 600 level admin expose-fd listeners" in lines
         assert "    timeout http-request 7s" in lines
+        assert [line.split()[2] for line in lines if "http-error status" in line] == ["502", "503"]
+        assert not any("errorfile" in line for line in lines)
         assert lines[-1] == "  stats enable"
 
 
