@@ -68,6 +68,11 @@ _ALWAYS = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
 }
 
+# On one machine, not in a file for a cluster: the node's address is 127.0.0.1, and Ray's own processes
+# listen there. Ray says so by itself where a firewall would ask its user, on Windows and macOS; without
+# it they listen on every interface.
+_ONE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
 
 def without_data_frames() -> None:
     """Let pandas and pyarrow fail to be imported in this process; for each of Ray's, first of all.
@@ -105,6 +110,8 @@ def wants_token() -> bool:
 def set_environment(*, haproxy: bool) -> None:
     """Set what Ray reads at import. A token of our own keeps Ray's ports closed to others."""
     os.environ.update(to_export(haproxy=haproxy))
+    for name, value in _ONE_MACHINE.items():
+        os.environ.setdefault(name, value)
     if haproxy:
         for name, port in zip(HAPROXY_PORTS, free_ports(len(HAPROXY_PORTS)), strict=True):
             os.environ.setdefault(name, str(port))
