@@ -157,6 +157,7 @@ for _verb, _options, _function in (
     ("core", "options:CoreOptions", "core.run:run_core"),
     ("planner", "options:PlannerOptions", "planning.run:run_planner"),
     ("scaling", "scaling.options:ScalingOptions", "scaling.run:run_scaling"),
+    ("soak", "soak.options:SoakOptions", "soak.run:run_soak"),
     ("demo", "options:DemoOptions", "demo:run_demo"),
     ("report", "report.options:ReportOptions", "report.run:write_report"),
     ("compare", "report.options:CompareOptions", "report.run:compare_records"),

@@ -59,11 +59,17 @@ def tree_pss_bytes(root: int, proc: Path = PROC) -> int:
 
 def pss_bytes(pid: int, proc: Path = PROC) -> int:
     """Proportional set size: shared pages by this process's share. 0 when it has ended."""
+    return memory_bytes(pid, proc).get("Pss", 0)
+
+
+def memory_bytes(pid: int, proc: Path = PROC) -> dict[str, int]:
+    """What the kernel adds up of a process (`Pss`, `Pss_Anon`, ...); nothing when it has ended."""
     try:
         lines = (proc / str(pid) / "smaps_rollup").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+        return {}
+    told = (line.split() for line in lines if line.endswith(" kB"))
+    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in told}
 
 
 def _stats(proc: Path) -> Iterator[ProcessStat]:
