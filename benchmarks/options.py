@@ -258,7 +258,7 @@ class CoreOptions:
     )
     warmup_s: float = field(default=3.0, metadata={"help": "Seconds before, not measured."})
     overload_rounds: int = field(default=3, metadata={"help": "Rounds with overload, at most."})
-    overload_s: float = field(default=30.0, metadata={"help": "Seconds of overload a round."})
+    overload_s: float = field(default=60.0, metadata={"help": "Seconds of overload a round."})
     seed: int = field(default=0, metadata={"help": "Seed of texts and arrivals."})
     output: Path | None = field(
         default=None, metadata={"help": "Where the JSON record goes; default: a new file, named."}

@@ -17,6 +17,7 @@ AllSeen = Mapping[str, Mapping[str, Sequence[float]]]
 _LIGHT_TIMES = 1.15
 _USEFUL = "useful tokens, share at saturation"
 _REFUSALS = "10 x overload, p99 of refusals, ms"
+_NORMAL = "after 10 x overload, normal service, s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +76,9 @@ def derive(seen: AllSeen) -> tuple[Measure, ...]:
     """Every line of the table of whose part something was seen."""
     workloads = sorted({w for by_workload in seen.values() for w in by_workload if w}, reverse=True)
     lines = [line for workload in workloads for line in _of_workload(seen, workload)]
-    # What the server may keep to itself, and refusals that may not come, are missed, not left out.
+    # What the server may keep to itself, and what may not come, is missed, not left out.
     told = {"closed_texts_per_s": _USEFUL, "capacity_texts_per_s": _REFUSALS}
+    told["light_after_p99_ms"] = _NORMAL
     missed = {name for part, name in told.items() if part in seen}
     return tuple(line for line in (*lines, *_of_server(seen)) if line.values or line.name in missed)
 
@@ -149,6 +151,14 @@ def _of_server(seen: AllSeen) -> list[Measure]:
         _most(
             "10 x overload, neither answered nor refused", "", of("overload_lost"), goal=0, digits=0
         ),
+        _most(
+            "10 x overload, refusals without Retry-After",
+            "",
+            of("refusals_without_retry_after"),
+            goal=0,
+            digits=0,
+        ),
+        _most(_NORMAL, "", of("recovery_s"), goal=5, digits=1),
         _line("10 x overload, event loop late, p99 ms", "", of("overload_loop_late_p99_ms")),
         _most("10 x overload, memory after / before", "", growth, goal=1.1),
         _most("replica's memory above the model, MB", "", above_mb, goal=150, digits=0),

@@ -15,6 +15,7 @@ from rich.progress import Progress
 from benchmarks.artifacts import find_folder
 from benchmarks.core import scenarios
 from benchmarks.core.measures import ceiling
+from benchmarks.core.overload import overloaded
 from benchmarks.core.processes import age_s, replica_of
 from benchmarks.core.record import CoreRecord
 from benchmarks.core.scenarios import PER_WORKLOAD, Seen, Stand
@@ -153,7 +154,7 @@ def _round(
             if set(wanted) & set(parts):
                 yield step, workload, partial(_step, stand, step, workload, seen)
     if overload and "overload" in parts:
-        yield "overload", "", partial(scenarios.overload, stand)
+        yield "overload", "", partial(overloaded, stand)
 
 
 def _step(

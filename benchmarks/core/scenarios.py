@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.core.ceiling import ask_engine
 from benchmarks.core.processes import replica_of
 from benchmarks.load import fetch_info
-from benchmarks.processes import pss_bytes, tree_cpu_s, tree_pss_bytes
+from benchmarks.processes import pss_bytes, tree_cpu_s
 from benchmarks.record import percentile
 from benchmarks.wire import OK, Body, Shot, WireRun, closed_loop, open_loop, send_each_once
 from benchmarks.workloads import WORKLOADS, call_bodies
@@ -25,9 +25,9 @@ CALL_TEXTS, OVERLOAD_TEXTS, OVERLOAD_CALLERS = 32, 8, 16
 BATCHES = (1, 2, 4, 8, 16, 32)
 LOAD_SHARE, OVERLOAD_TIMES = 0.8, 10
 FLOAT_TOLERANCE = 1e-5  # of scores, for variants whose kernels may round differently in company
-_REFUSED = (429, 503)
+REFUSED = (429, 503)
 _QUEUE_S, _LEAST_CALLERS = 2.0, 2  # what the server lets wait; one alone would let the lanes idle
-_LATE = "loop_late_p99_ms"  # of the server's event loop, in the minute before it is asked
+LOOP_LATE = "loop_late_p99_ms"  # of the server's event loop, in the minute before it is asked
 _EXACT_TEXTS = 990  # of each workload; with the odd ones, 2,000
 
 
@@ -80,7 +80,7 @@ def alone(stand: Stand, workload: str) -> Seen:
 def closed(stand: Stand, workload: str) -> Seen:
     """32 connections, a text a request; what the server's processes took; how full batches were."""
     before_s, model_before_s = tree_cpu_s(stand.pid), _model_cpu_s(stand)
-    run = _closed(stand, call_bodies(stand.texts[workload]), SATURATING)
+    run = closed_run(stand, call_bodies(stand.texts[workload]), SATURATING)
     cpu_ms = (tree_cpu_s(stand.pid) - before_s) * 1e3 / run.requests
     model_cpu_ms = [
         (now_s - then_s) * 1e3 / run.requests
@@ -93,8 +93,8 @@ def closed(stand: Stand, workload: str) -> Seen:
         "model_cpu_ms": model_cpu_ms,
         "client_cpu_ms": [run.client_cpu_s * 1e3 / run.requests],
     }
-    told = {"useful_token_ratio": "useful_token_ratio", _LATE: f"closed_{_LATE}"}
-    return seen | _told(stand.url, told)
+    told = {"useful_token_ratio": "useful_token_ratio", LOOP_LATE: f"closed_{LOOP_LATE}"}
+    return seen | server_says(stand.url, told)
 
 
 def calls(stand: Stand, workload: str, engine_texts_per_s: float) -> Seen:
@@ -102,7 +102,7 @@ def calls(stand: Stand, workload: str, engine_texts_per_s: float) -> Seen:
     bodies = call_bodies(stand.texts[workload], texts_per_call=CALL_TEXTS)
     queued = int(_QUEUE_S * engine_texts_per_s / CALL_TEXTS)
     connections = min(max(queued, _LEAST_CALLERS), CALLERS)
-    run = _closed(stand, bodies, connections)
+    run = closed_run(stand, bodies, connections)
     return {
         "calls_connections": [float(connections)],
         "calls_texts_per_s": [run.steady_texts_per_s],
@@ -171,7 +171,7 @@ def _insist(url: str, bodies: Sequence[Body]) -> tuple[list[Shot], int]:
     while left:
         run = send_each_once(url, [bodies[i] for i in left], connections=EXACT_CONNECTIONS)
         shots += [replace(shot, body=left[shot.body]) for shot in run.shots]
-        again = [left[shot.body] for shot in run.shots if shot.status in _REFUSED]
+        again = [left[shot.body] for shot in run.shots if shot.status in REFUSED]
         refusals += len(again)
         if len(again) == len(left):
             break
@@ -213,32 +213,6 @@ def _same(answer: object, expected: Sequence[object], tolerance: float) -> bool:
     return apart <= tolerance and (tolerance > 0 or answer.get("label") == label)
 
 
-def overload(stand: Stand) -> Seen:
-    """Calls of 8 reviews at ten times what is answered: what still is, how fast the rest is refused."""
-    bodies = call_bodies(stand.texts["reviews"], texts_per_call=OVERLOAD_TEXTS)
-    capacity = _closed(stand, bodies, OVERLOAD_CALLERS).steady_texts_per_s
-    before_bytes = tree_pss_bytes(stand.pid)
-    run = open_loop(
-        stand.url,
-        bodies,
-        rate_per_s=OVERLOAD_TIMES * capacity / OVERLOAD_TEXTS,
-        warmup_s=min(stand.warmup_s, stand.overload_s / 4),
-        duration_s=stand.overload_s,
-        seed=stand.seed,
-    )
-    refused = [shot.latency_ms for shot in run.shots if shot.status in _REFUSED]
-    lost = sum(shot.status not in (OK, *_REFUSED) for shot in run.shots)
-    seen = {
-        "capacity_texts_per_s": [capacity],
-        "goodput_texts_per_s": [run.texts_per_s],
-        "overload_lost": [float(lost)],
-        "memory_before_mb": [before_bytes / 1e6],
-        "memory_after_mb": [tree_pss_bytes(stand.pid) / 1e6],
-    }
-    seen |= _told(stand.url, {_LATE: f"overload_{_LATE}"})
-    return seen | ({"refusal_p99_ms": [percentile(refused, 99)]} if refused else {})
-
-
 def memory(stand: Stand) -> Seen:
     """Memory of the replica, and its model's file."""
     replica_mb = pss_bytes(replica_of(stand.pid).pid) / 1e6
@@ -260,13 +234,14 @@ def _model_cpu_s(stand: Stand) -> list[float]:
     return [said["lanes_cpu_s"] + said["tokenize_cpu_s"]] if known else []
 
 
-def _told(url: str, names: Mapping[str, str]) -> Seen:
+def server_says(url: str, names: Mapping[str, str]) -> Seen:
     """What the server says of itself now: its name -> ours; what it does not say is left out."""
     said = fetch_info(url).get("now", {})
     return {ours: [float(said[name])] for name, ours in names.items() if name in said}
 
 
-def _closed(stand: Stand, bodies: Sequence[Body], connections: int) -> WireRun:
+def closed_run(stand: Stand, bodies: Sequence[Body], connections: int) -> WireRun:
+    """A closed loop of the stand's seconds."""
     return closed_loop(
         stand.url,
         bodies,

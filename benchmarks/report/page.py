@@ -105,7 +105,7 @@ def _part(model: ModelEvidence, usd_per_hour: float) -> ModelPart:
     ]
     judged = [sheet for sheet in (gates_sheet(model), *goal_sheets(model)) if sheet]
     if judged:
-        title = "Accuracy, and the goals of the serving core"
+        title = "Accuracy, and the goals of the server"
         groups.append(PageGroup(title=title, about="", rows=(), sheets=tuple(judged)))
     return ModelPart(model=model, tiles=tuple(_tiles(model)), groups=tuple(groups))
 

@@ -24,6 +24,7 @@ VERSIONS = {
     "peers": 1,
     "planner": 1,
     "scaling": 1,
+    "soak": 1,
     "tune": 1,
 }
 

@@ -12,6 +12,8 @@ from benchmarks.report.findings import TAILS, Finding, Loop, tails
 from benchmarks.report.numbers import dollars, number, percent_share, span
 
 GAP = "not yet measured"
+_CORE = "The serving core"
+_JUDGED = {"soak": "A steady load for long"}  # by kind of record
 _TEXTS = ("system", "load", "same label as fp32", "measure", "texts", "held")
 _TITLES: dict[Loop, str] = {
     "engine": "The engine alone, no HTTP",
@@ -98,7 +100,7 @@ def goals_sheet(one: Evidence) -> Sheet | None:
         )
         for line in one.found.goal_lines
     ]
-    title = f"The serving core against its goals (record {one.number})"
+    title = f"{_JUDGED.get(one.certificate.kind, _CORE)} against its goals (record {one.number})"
     return _sheet(title, ("measure", "texts", "seen", "low to high", "goal", "held"), rows)
 
 

@@ -45,4 +45,4 @@ class MemoryWatcher:
             return
         own_bytes, pss_bytes = memory_by_role(self._pid)
         self.looks.append(MemoryLook(at_s=now_s, own_bytes=own_bytes, pss_bytes=pss_bytes))
-        self._due_s = max(self._due_s + self._every_s, now_s)
+        self._due_s = now_s + self._every_s

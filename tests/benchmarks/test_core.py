@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from benchmarks.core.measures import Measure, ceiling, derive
+from benchmarks.core.overload import recovered_s, window_p99s_ms
 from benchmarks.core.record import CoreRecord
 from benchmarks.core.run import run_core
 from benchmarks.core.scenarios import count_wrong, split_queue_times
@@ -157,6 +158,49 @@ def test_longest_tenth_and_rest_are_all(lengths: list[int]) -> None:
     assert sorted(long_ms + rest_ms) == sorted(map(float, lengths))
     assert len(long_ms) == len(lengths) // 10
     assert not long_ms or min(long_ms) > max(rest_ms)
+
+
+def light_load(*slow: tuple[float, float], began_s: float = 0.0, errors: int = 0) -> WireRun:
+    """Ten requests a second for fifteen, 5 ms each, but 80 ms in the stretches that are *slow*."""
+
+    def one(at_s: float) -> Shot:
+        late = any(begin <= at_s < end for begin, end in slow)
+        status = 503 if at_s < errors else 200
+        return Shot(sent_s=at_s, latency_ms=80.0 if late else 5.0, status=status, texts=1)
+
+    return WireRun(
+        shots=tuple(one(n / 10) for n in range(150)),
+        duration_s=15.0,
+        requests=150,
+        load_s=15.0,
+        client_cpu_s=0.1,
+        began_s=began_s,
+    )
+
+
+@given(st.floats(0, 10), st.floats(0.5, 3))
+def test_service_is_normal_once_it_is_as_before(slow_s: float, began_s: float) -> None:
+    """To a step of a quarter of a second; the time until the light load began counts, too."""
+    found = recovered_s(
+        light_load(), light_load((0, slow_s), began_s=100 + began_s), overload_end_s=100
+    )
+
+    assert found is not None
+    assert began_s + slow_s - 0.11 <= found <= began_s + slow_s + 0.36
+
+
+def test_service_that_was_never_as_before_is_missed() -> None:
+    """Slow or refused to the end is no recovery, and a line without a value; as slow as before is one."""
+    slow = light_load((0, 15))
+
+    assert recovered_s(light_load(), slow, overload_end_s=0) is None
+    assert recovered_s(light_load(), light_load(errors=15), overload_end_s=0) is None
+    assert recovered_s(light_load((3, 3.2)), slow, overload_end_s=0) == 0
+    seen = {"light_after_p99_ms": {"": window_p99s_ms(slow)}}
+    (missed,) = derive(seen)
+    assert (missed.median, missed.held) == (None, None)
+    (normal,) = derive({**seen, "recovery_s": {"": [2.5]}})
+    assert normal.held is True
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from benchmarks.report.kinds.load import load_findings
 from benchmarks.report.kinds.peers import peers_findings
 from benchmarks.report.kinds.planner import planner_findings
 from benchmarks.report.kinds.slo import slo_findings
+from benchmarks.report.kinds.soak import soak_findings
 from benchmarks.report.kinds.tune import tune_findings
 from benchmarks.report.records import Record
 
@@ -29,6 +30,7 @@ READERS: Mapping[str, Reader] = {
     "planner": planner_findings,
     "scaling": lambda _: Findings(),  # its own page shows it
     "slo": slo_findings,
+    "soak": soak_findings,
     "tune": tune_findings,
 }
 

@@ -15,6 +15,8 @@ from benchmarks.peers.checking import LabelAgreement
 from benchmarks.peers.record import PeersRecord
 from benchmarks.peers.runs import PeerRun, ServerCost
 from benchmarks.record import machine, percentile, versions
+from benchmarks.soak.record import SoakRecord
+from benchmarks.soak.sampling import MemoryLook
 from benchmarks.wire import Shot, WireRun
 
 PEERS = {"miniml": 800.0, "prototype": 60.0, "plain-fastapi": 500.0}  # texts/s of the queries
@@ -308,12 +310,36 @@ def a_cache() -> dict[str, Any]:
     ).document()
 
 
+def a_soak() -> dict[str, Any]:
+    """As `bench soak` writes it: a hundred seconds in which nothing grew."""
+    shots = tuple(
+        Shot(sent_s=20 + n / 2, latency_ms=5.0 + n % 7, status=200, texts=1) for n in range(200)
+    )
+    run = WireRun(
+        shots=shots, warmup_s=20.0, duration_s=100.0, requests=240, load_s=120, client_cpu_s=1.0
+    )
+    looks = [
+        MemoryLook(at_s=float(at), own_bytes={"replica": 10**8, "GCS": 10**7}, pss_bytes=2 * 10**8)
+        for at in range(0, 120, 5)
+    ]
+    return SoakRecord(
+        run=run,
+        looks=looks,
+        known_share=0.05,
+        capacity_per_s=3.0,
+        rate_per_s=2.0,
+        scenario={"workload": "mixed", "minutes": 100 / 60, "share": 0.7, "seed": 0},
+        package_digest="d" * 64,
+    ).document()
+
+
 DOCUMENTS: Mapping[str, Callable[[], Mapping[str, Any]]] = {
     "load": a_load,
     "slo": an_slo,
     "tune": a_tuning,
     "planner": a_planning,
     "scaling": a_scaling,
+    "soak": a_soak,
     "backends": a_comparison,
     "core": a_core,
     "engine": an_engine,
