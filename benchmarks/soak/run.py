@@ -85,7 +85,7 @@ def _capacity(server: RunningServer, options: SoakOptions) -> float:
         server.url,
         call_bodies(WORKLOADS[_WORKLOAD](_CAPACITY_TEXTS, options.seed + 1)),
         connections=_CONNECTIONS,
-        warmup_s=_CAPACITY_WARMUP_S,
+        warmup_s=min(_CAPACITY_WARMUP_S, options.capacity_s),
         duration_s=options.capacity_s,
     )
     if not run.latencies_ms:
