@@ -5,12 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Generator, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 import miniml
+from benchmarks.roles import roles_of
+
+SECURITY = Path(__file__).parent.parent / "docs" / "security.md"
+HERE, EVERYWHERE, HOST = "this machine", "every interface", "--host"
+PLACES = {
+    "127.0.0.1": HERE,
+    "::ffff:127.0.0.1": HERE,
+    "::1": HERE,
+    "0.0.0.0": EVERYWHERE,
+    "::": EVERYWHERE,
+}
 
 # Before any library reads them: subprocesses inherit both.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -61,3 +74,58 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"skipped on CI: {report.longrepr}"
     return report
+
+
+def doors(root: int) -> dict[tuple[str, str, int], str]:
+    """What listens of the server that began as *root*: (role, address, port) -> one of `PLACES`."""
+    found = {}
+    for role, stat in roles_of(root):
+        try:
+            listening = psutil.Process(stat.pid).net_connections("tcp")
+        except psutil.NoSuchProcess:
+            continue
+        for one in listening:
+            if one.status == psutil.CONN_LISTEN:
+                place = PLACES.get(one.laddr.ip, f"the machine's address {one.laddr.ip}")
+                found[role, one.laddr.ip, one.laddr.port] = place
+    return found
+
+
+def documented(*, grpc: bool, host: str) -> tuple[Counter[tuple[str, str]], set[tuple[str, str]]]:
+    """docs/security.md on what listens: (role, place) -> how often it must, and what may.
+
+    host: where `--host` is, as the table says it.
+    """
+    text = SECURITY.read_text(encoding="utf-8").partition("## What listens")[2]
+    lines = [line for line in text.partition("\n*Unless taken*")[0].splitlines() if line[:1] == "|"]
+    must: Counter[tuple[str, str]] = Counter()
+    may = set()
+    for line in lines[2:]:
+        role, _, place, there, _ = (cell.strip() for cell in line.strip("|").split("|"))
+        row = (role, host if place == HOST else place)
+        if there == "always" or (there == "with gRPC" and grpc):
+            must[row] += 1
+        elif there != "with gRPC":
+            may.add(row)
+    return must, may
+
+
+@pytest.fixture(scope="session")
+def doors_of() -> Callable[[int], dict[tuple[str, str, int], str]]:
+    """`doors`."""
+    return doors
+
+
+@pytest.fixture(scope="session")
+def undocumented() -> Callable[..., tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]]:
+    """`undocumented(root, grpc=, host=)`: what listens and stands in no row, and rows that nothing is."""
+
+    def compare(
+        root: int, *, grpc: bool, host: str = HERE
+    ) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+        must, may = documented(grpc=grpc, host=host)
+        seen = Counter((role, place) for (role, _, _), place in doors(root).items())
+        extra = seen - must
+        return Counter({row: n for row, n in extra.items() if row not in may}), must - seen
+
+    return compare

@@ -26,6 +26,10 @@ class SoakOptions:
     )
     capacity_s: float = field(default=15.0, metadata={"help": "Seconds of that closed loop."})
     sample_s: float = field(default=5.0, metadata={"help": "Seconds between looks at the memory."})
+    cache_mb: float = field(
+        default=16.0,
+        metadata={"help": "The server's memory for known answers, filled before; 0: none."},
+    )
     texts_count: int = field(
         default=65_536,
         metadata={"help": "Texts that the load goes round; more than the server's cache holds."},

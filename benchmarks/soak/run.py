@@ -42,10 +42,11 @@ def run_soak(options: SoakOptions) -> SoakRecord:
     _refuse_nonsense(options)
     folder = find_folder(options.package, "package")
     package = open_package(folder)
-    with serving(str(folder), port=options.port) as server:
+    more = ("--cache-mb", f"{options.cache_mb:g}")
+    with serving(str(folder), port=options.port, arguments=more) as server:
         capacity_per_s = _capacity(server, options)
         rate_per_s = options.share * capacity_per_s
-        filled = _fill_cache(server)
+        filled = _fill_cache(server) if options.cache_mb else 0
         before = _cache_numbers(server)
         run, looks = _hold(server, rate_per_s, options)
         known_share = _known_share(before, {} if run.interrupted else _cache_numbers(server))
@@ -69,11 +70,12 @@ def run_soak(options: SoakOptions) -> SoakRecord:
 
 
 def _scenario(options: SoakOptions, filled: int) -> dict[str, Any]:
-    names = ("minutes", "warmup_minutes", "share", "capacity_s", "sample_s", "texts_count", "seed")
+    names = ("minutes", "warmup_minutes", "share", "capacity_s", "sample_s", "cache_mb", "seed")
     return {
         "workload": _WORKLOAD,
         "texts_per_call": 1,
         "arrivals": "poisson",
+        "texts": options.texts_count,
         "filled_texts": filled,
         **{name: getattr(options, name) for name in names},
     }

@@ -1,7 +1,7 @@
 """Stands in for `python -m miniml` where tuning starts servers: how fast it is depends on its setting.
 
 It serves one request at a time, twice as fast when it is told its lanes. Run as `miniml.py` from a
-folder that comes first on the path; knows what `bench tune` asks of the command, and no more.
+folder that comes first on the path; knows what `bench tune` and `bench soak` ask of the command, and no more.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ async def main() -> None:
     parser.add_argument("--lanes", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--max-queue-ms", type=float)
+    parser.add_argument("--cache-mb", type=float)
     parser.add_argument("--write-config", type=Path)
     told = vars(parser.parse_args())
     if path := told.pop("write_config"):

@@ -82,6 +82,7 @@ GRID = CostGrid(
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 _DIM = 8
 REDIS = shutil.which("redis-server")
+collect_ignore = ["cluster"]  # minutes: they run when they are named
 MakePackage = Callable[..., Package]
 
 

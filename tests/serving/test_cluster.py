@@ -33,6 +33,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from playwright.sync_api import Route, sync_playwright
 
+from benchmarks.roles import OTHER, roles_of
 from serving.client import Client, RemoteError
 from serving.deploy_file import grpc_options
 from serving.engine import Engine
@@ -512,6 +513,64 @@ def test_haproxy_has_no_door_open_but_the_one(server: Server) -> None:
     assert addresses == {"127.0.0.1"}
     assert modes
     assert not any(mode & 0o077 for mode in modes)
+
+
+@pytest.mark.parametrize("server", ["miniml serve, HAProxy"], indirect=True)
+def test_what_listens_stands_in_the_docs(
+    server: Server, undocumented: Callable[..., tuple[Any, Any]]
+) -> None:
+    """docs/security.md has a row for every port of every process, and no row too many."""
+    root = server.process.pid
+    wait_until(lambda: undocumented(root, grpc=True) == ({}, {}) or not starting(root))
+
+    assert undocumented(root, grpc=True) == ({}, {})
+
+
+def starting(root: int) -> bool:
+    """Whether a process of the server has no name yet by which it can be known."""
+    return any(role == OTHER for role, _ in roles_of(root))
+
+
+# A call of each kind of process: what Ray itself asks there.
+ASKED_OF_RAY = (
+    ("GCS", "ray.rpc.NodeInfoGcsService/GetAllNodeInfo"),
+    ("GCS", "ray.rpc.InternalKVGcsService/InternalKVGet"),
+    ("raylet", "ray.rpc.NodeManagerService/GetNodeStats"),
+    ("raylet", "ray.rpc.ObjectManagerService/Pull"),
+    ("dashboard agent", "ray.rpc.ReporterService/GetTraceback"),
+    ("replica", "ray.serve.ASGIService/HandleRequest"),
+    *(
+        (role, "ray.rpc.CoreWorkerService/GetCoreWorkerStats")
+        for role in ("miniml serve", "controller", "spare proxy", "HAProxy's manager", "replica")
+    ),
+)
+
+
+@pytest.mark.parametrize("server", ["miniml serve, HAProxy"], indirect=True)
+def test_who_has_no_token_is_refused_by_every_process_of_rays(
+    server: Server, doors_of: Callable[[int], dict[tuple[str, str, int], str]]
+) -> None:
+    """At one port of each the call is known and refused, at none it is answered."""
+
+    def code(port: int, method: str) -> str:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            try:
+                channel.unary_unary(f"/{method}")(b"", timeout=30)
+            except grpc.RpcError as error:
+                refusal: Any = error
+                return str(refusal.code().name)
+            return "OK"
+
+    doors = doors_of(server.process.pid)
+    for role, method in ASKED_OF_RAY:
+        codes = {code(port, method) for (whose, _, port) in doors if whose == role}
+        assert "UNAUTHENTICATED" in codes, (role, method, codes)
+        assert "OK" not in codes, (role, method)
+    for role, _, port in doors:
+        if role == "runtime env agent":
+            assert (
+                httpx.post(f"http://127.0.0.1:{port}/get_or_create_runtime_env").status_code == 401
+            )
 
 
 @pytest.mark.parametrize("server", ["miniml serve, HAProxy"], indirect=True)
