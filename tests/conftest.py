@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import miniml
 from benchmarks.roles import roles_of
 
 SECURITY = Path(__file__).parent.parent / "docs" / "security.md"
+SETTLED_S = 60.0
 HERE, EVERYWHERE, HOST = "this machine", "every interface", "--host"
 PLACES = {
     "127.0.0.1": HERE,
@@ -118,14 +120,22 @@ def doors_of() -> Callable[[int], dict[tuple[str, str, int], str]]:
 
 @pytest.fixture(scope="session")
 def undocumented() -> Callable[..., tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]]:
-    """`undocumented(root, grpc=, host=)`: what listens and stands in no row, and rows that nothing is."""
+    """`undocumented(root, grpc=, host=)`: what listens and stands in no row, and rows that nothing is.
+
+    Processes that are still starting have the time to.
+    """
 
     def compare(
         root: int, *, grpc: bool, host: str = HERE
     ) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
         must, may = documented(grpc=grpc, host=host)
-        seen = Counter((role, place) for (role, _, _), place in doors(root).items())
-        extra = seen - must
-        return Counter({row: n for row, n in extra.items() if row not in may}), must - seen
+        deadline_s = time.monotonic() + SETTLED_S
+        while True:
+            seen = Counter((role, place) for (role, _, _), place in doors(root).items())
+            extra = Counter({row: n for row, n in (seen - must).items() if row not in may})
+            missing = must - seen
+            if not (extra or missing) or time.monotonic() > deadline_s:
+                return extra, missing
+            time.sleep(0.2)
 
     return compare

@@ -33,7 +33,6 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from playwright.sync_api import Route, sync_playwright
 
-from benchmarks.roles import OTHER, roles_of
 from serving.client import Client, RemoteError
 from serving.deploy_file import grpc_options
 from serving.engine import Engine
@@ -520,15 +519,7 @@ def test_what_listens_stands_in_the_docs(
     server: Server, undocumented: Callable[..., tuple[Any, Any]]
 ) -> None:
     """docs/security.md has a row for every port of every process, and no row too many."""
-    root = server.process.pid
-    wait_until(lambda: undocumented(root, grpc=True) == ({}, {}) or not starting(root))
-
-    assert undocumented(root, grpc=True) == ({}, {})
-
-
-def starting(root: int) -> bool:
-    """Whether a process of the server has no name yet by which it can be known."""
-    return any(role == OTHER for role, _ in roles_of(root))
+    assert undocumented(server.process.pid, grpc=True) == ({}, {})
 
 
 # A call of each kind of process: what Ray itself asks there.
