@@ -37,7 +37,7 @@ _ASK_EVERY_S, _ASK_TIMEOUT_S = 0.25, 30.0
 
 
 @dataclass(slots=True)
-class Asked:
+class AnswersSeen:
     """What a caller was told: refusals, those that said when to come again; and what was no answer."""
 
     refused: int = 0
@@ -125,9 +125,9 @@ def _light(stand: Stand, capacity_per_s: float, *, warmup_s: float) -> WireRun:
 
 
 @contextmanager
-def _asking(url: str, bodies: Sequence[Body]) -> Iterator[Asked]:
+def _asking(url: str, bodies: Sequence[Body]) -> Iterator[AnswersSeen]:
     """A caller that asks four times a second while the block runs, and notes how it is refused."""
-    asked, over = Asked(), threading.Event()
+    asked, over = AnswersSeen(), threading.Event()
 
     def ask() -> None:
         with httpx.Client(base_url=url, timeout=_ASK_TIMEOUT_S, trust_env=False) as client:
