@@ -45,16 +45,16 @@ def roles_of(root: int, proc: Path = PROC) -> Iterator[tuple[str, ProcessStat]]:
         yield role_of(words.replace(b"\0", b" ").decode(errors="replace")), stat
 
 
-def memory_by_role(root: int, proc: Path = PROC) -> tuple[dict[str, int], int]:
-    """Of *root* and all that descend from it: own bytes by role, and the PSS of all in bytes.
+def memory_by_role(root: int, proc: Path = PROC) -> tuple[dict[str, int], dict[str, int]]:
+    """Of *root* and all that descend from it, in bytes by role: own memory, and PSS.
 
     Own is what they allocated and share with each other alone. PSS counts their libraries, too, by
     their share: it falls when a neighbour comes that has mapped the same, and rises when one goes.
     """
     own: dict[str, int] = defaultdict(int)
-    pss = 0
+    pss: dict[str, int] = defaultdict(int)
     for role, stat in roles_of(root, proc):
         found = memory_bytes(stat.pid, proc)
         own[role] += found.get("Pss_Anon", 0) + found.get("Pss_Shmem", 0)
-        pss += found.get("Pss", 0)
-    return dict(own), pss
+        pss[role] += found.get("Pss", 0)
+    return dict(own), dict(pss)

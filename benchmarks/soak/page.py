@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.pages import render, write_whole
 from benchmarks.soak.figures import latency_figure, memory_figure
 from benchmarks.soak.record import SoakRecord
-from benchmarks.soak.tables import HEADINGS, memory_row, sentences
+from benchmarks.soak.tables import HEADINGS, memory_rows, sentences
 
 
 def write_page(record: SoakRecord, path: Path) -> Path:
@@ -23,6 +23,6 @@ def render_page(record: SoakRecord) -> str:
         memory=memory_figure(record),
         latency=latency_figure(record),
         headings=HEADINGS,
-        rows=[memory_row(one) for one in record.series],
+        rows=memory_rows(record),
         sentences=sentences(record),
     )

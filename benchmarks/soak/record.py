@@ -77,10 +77,10 @@ class SoakRecord:
         return [(look.at_s - self.run.began_s, look.own_bytes) for look in self.looks]
 
     @property
-    def pss(self) -> MemorySeries:
-        """Of all together, with the libraries that neighbours may have mapped, too."""
-        seen = [(look.at_s - self.run.began_s, {ALL: look.pss_bytes}) for look in self.looks]
-        return memory_series(seen, begin_s=self.run.warmup_s)[0]
+    def pss(self) -> dict[str, MemorySeries]:
+        """By role, and of `ALL`: with the libraries that neighbours may have mapped, too."""
+        seen = [(look.at_s - self.run.began_s, look.pss_bytes) for look in self.looks]
+        return {one.name: one for one in memory_series(seen, begin_s=self.run.warmup_s)}
 
     @property
     def errors(self) -> int:
@@ -107,7 +107,7 @@ class SoakRecord:
         return {
             "memory_growth": whole.growth,
             "memory_mb_per_hour": whole.slope_mb_per_hour,
-            "pss_growth": self.pss.growth,
+            "pss_growth": self.pss[ALL].growth,
             "most_growth": MOST_GROWTH,
             "errors": self.errors,
         }
@@ -134,9 +134,12 @@ class SoakRecord:
             "summary": summary(self.run),
             "memory": {
                 "at_s": [round(look.at_s - self.run.began_s, 1) for look in self.looks],
-                "pss_mb": [round(look.pss_bytes / 1e6, 2) for look in self.looks],
                 "own_mb": {
                     role: [round(look.own_bytes.get(role, 0) / 1e6, 2) for look in self.looks]
+                    for role in roles
+                },
+                "pss_mb": {
+                    role: [round(look.pss_bytes.get(role, 0) / 1e6, 2) for look in self.looks]
                     for role in roles
                 },
             },

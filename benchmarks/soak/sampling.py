@@ -13,11 +13,11 @@ from benchmarks.samples import SampleRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryLook:
-    """at_s: by `time.perf_counter`. own_bytes: by role. pss_bytes: of all. See `memory_by_role`."""
+    """at_s: by `time.perf_counter`. Memory by role, see `memory_by_role`."""
 
     at_s: float
     own_bytes: Mapping[str, int]
-    pss_bytes: int
+    pss_bytes: Mapping[str, int]
 
 
 class MemoryWatcher:

@@ -12,7 +12,7 @@ from benchmarks.soak.growth import LEAST, MOST_GROWTH, fifths
 if TYPE_CHECKING:
     from benchmarks.soak.record import MemorySeries, SoakRecord
 
-HEADINGS = ("process", "first fifth, MB", "last fifth, MB", "growth", "MB an hour")
+HEADINGS = ("process", "first fifth, MB", "last fifth, MB", "growth", "MB an hour", "PSS, MB")
 _PERCENTS = (50, 95, 99, 100)
 
 
@@ -27,13 +27,18 @@ def as_tables(record: SoakRecord) -> Group:
     )
     for name in HEADINGS:
         table.add_column(name, justify="left" if name == "process" else "right")
-    for one in record.series:
-        table.add_row(*memory_row(one))
+    for row in memory_rows(record):
+        table.add_row(*row)
     return Group(table)
 
 
-def memory_row(one: MemorySeries) -> tuple[str, ...]:
-    """Name, both medians, growth, slope."""
+def memory_rows(record: SoakRecord) -> list[tuple[str, ...]]:
+    """A row for all together, and for each role."""
+    return [_row(one, record.pss[one.name]) for one in record.series]
+
+
+def _row(one: MemorySeries, pss: MemorySeries) -> tuple[str, ...]:
+    """Name, both medians of own memory, growth, slope; and PSS at last."""
     if len(one.mb) < LEAST:
         return (one.name, *["-"] * (len(HEADINGS) - 1))
     first, last = fifths(one.mb)
@@ -44,6 +49,7 @@ def memory_row(one: MemorySeries) -> tuple[str, ...]:
         f"{last:.1f}",
         "-" if grown is None else f"{grown:+.2%}",
         "-" if slope is None else f"{slope:+.1f}",
+        f"{fifths(pss.mb)[1]:.1f}",
     )
 
 
@@ -58,7 +64,7 @@ def sentences(record: SoakRecord) -> list[str]:
         verdict = "within" if grown <= MOST_GROWTH else "beyond"
         said.append(
             f"Own memory: {grown:+.2%}, {verdict} the goal of {MOST_GROWTH:.0%}. PSS, which neighbours"
-            f" move: {result['pss_growth'] or 0:+.2%}, {record.pss.mb[-1]:.0f} MB at the end."
+            f" move: {result['pss_growth'] or 0:+.2%}."
         )
     else:
         said.append(f"Too few looks at the memory to tell what grew; {LEAST} at least.")

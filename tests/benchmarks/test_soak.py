@@ -106,7 +106,7 @@ def test_memory_is_that_of_every_process(tmp_path: Path) -> None:
     own, pss = memory_by_role(7, tmp_path)
 
     assert own == {FIRST: 8 * 1024, "replica": 9 * 1024, OTHER: 0}
-    assert pss == 2 * 9 * 1024
+    assert pss == {FIRST: 9 * 1024, "replica": 9 * 1024, OTHER: 0}
 
 
 def test_looks_are_taken_at_their_times() -> None:
@@ -151,15 +151,17 @@ def test_a_soak_leaves_a_record_and_a_page(
     paper = io.StringIO()
     Console(width=200, file=paper).print(record)
 
-    assert 10 < record.capacity_per_s <= 50
+    looks = len(kept["memory"]["at_s"])
     assert record.rate_per_s == pytest.approx(0.7 * record.capacity_per_s)
-    assert len(kept["samples"]) == round(record.rate_per_s * 1.8)
-    assert record.errors == 0
-    assert record.series[0].growth is not None
-    assert len(kept["memory"]["at_s"]) == len(kept["memory"]["own_mb"][FIRST]) >= LEAST
+    assert len(kept["samples"]) == round(record.rate_per_s * 60 * (0.03 + 0.005)) - round(
+        record.rate_per_s * 60 * 0.005
+    )
+    assert record.errors == kept["summary"]["errors"] == 0
+    assert looks == len(kept["memory"]["own_mb"][FIRST]) == len(kept["memory"]["pss_mb"][FIRST]) > 0
+    assert (record.result()["memory_growth"] is None) == (len(record.series[0].mb) < LEAST)
     assert page.count("<svg") == 2
     assert 'href="http' not in page
-    assert all(words in paper.getvalue() for words in (FIRST, "within", "not answered with 200"))
+    assert all(words in paper.getvalue() for words in (FIRST, "not answered with 200"))
 
 
 @pytest.mark.parametrize(

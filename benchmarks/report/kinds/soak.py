@@ -21,7 +21,9 @@ def soak_findings(document: Mapping[str, Any]) -> Findings:
         f" loop, for {scenario['minutes']:g} min",
         rates=(trial.texts_per_s,),
         trials=(trial,),
-        server_memory_mb=max(document["memory"]["pss_mb"], default=None),
+        server_memory_mb=max(
+            map(sum, zip(*document["memory"]["pss_mb"].values(), strict=True)), default=None
+        ),
         note="; ".join(document["faults"]),
     )
     growths = {

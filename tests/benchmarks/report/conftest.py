@@ -319,7 +319,11 @@ def a_soak() -> dict[str, Any]:
         shots=shots, warmup_s=20.0, duration_s=100.0, requests=240, load_s=120, client_cpu_s=1.0
     )
     looks = [
-        MemoryLook(at_s=float(at), own_bytes={"replica": 10**8, "GCS": 10**7}, pss_bytes=2 * 10**8)
+        MemoryLook(
+            at_s=float(at),
+            own_bytes={"replica": 10**8, "GCS": 10**7},
+            pss_bytes={"replica": 2 * 10**8},
+        )
         for at in range(0, 120, 5)
     ]
     return SoakRecord(
