@@ -107,10 +107,13 @@ def wants_token() -> bool:
     return mode == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ
 
 
-def set_environment(*, haproxy: bool) -> None:
-    """Set what Ray reads at import. A token of our own keeps Ray's ports closed to others."""
+def set_environment(*, haproxy: bool, one_machine: bool = False) -> None:
+    """Set what Ray reads at import. A token of our own keeps Ray's ports closed to others.
+
+    one_machine: there are no nodes elsewhere, so Ray listens here alone.
+    """
     os.environ.update(to_export(haproxy=haproxy))
-    for name, value in _ONE_MACHINE.items():
+    for name, value in _ONE_MACHINE.items() if one_machine else ():
         os.environ.setdefault(name, value)
     if haproxy:
         for name, port in zip(HAPROXY_PORTS, free_ports(len(HAPROXY_PORTS)), strict=True):

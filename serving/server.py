@@ -58,7 +58,7 @@ def serve(options: ServeOptions) -> None:
         refuse_taken_port(options.host, options.grpc_port, option="--grpc-port")
         if options.grpc_port == options.port:
             raise PortInUse("HTTP and gRPC cannot share a port; choose another --grpc-port.")
-    set_environment(haproxy=options.haproxy)
+    set_environment(haproxy=options.haproxy, one_machine=True)
     with _stopping() as stop:
         try:
             with Console(stderr=True).status("Starting") as status:
