@@ -136,7 +136,10 @@ def _hold(
 
 
 def _cache_numbers(server: RunningServer) -> Mapping[str, float]:
+    """What the server says of its cache; nothing where it has none."""
     answer = httpx.get(f"{server.url}/cache", timeout=60.0, trust_env=False)
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        return {}
     return dict(answer.raise_for_status().json())
 
 
