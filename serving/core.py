@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Sequence
@@ -16,14 +15,13 @@ from serving.batcher import Batcher
 from serving.cache import Cache
 from serving.cost import CostModel
 from serving.engine import Engine
-from serving.isa import architecture, cpu_features
-from serving.lanes import LanePool, Lanes, measure_cost
+from serving.lanes import LanePool, Lanes
 from serving.line import Priority
 from serving.memory import give_back_memory
 from serving.offered import Reporter
-from serving.package import CostGrid, Package
+from serving.package import Package
 from serving.pulse import Pulse, process_age_s
-from serving.readiness import enough_tokens, prove_golden_answers, warm_up
+from serving.readiness import cost_here, enough_tokens, prove_golden_answers, warm_up
 from serving.reading import CUT, Reader, Reading, characters, put_together
 from serving.settings import ServeSettings
 from serving.token_estimate import TokenEstimate
@@ -31,9 +29,6 @@ from serving.work import Answer
 
 if TYPE_CHECKING:
     from serving.spans import Spans
-
-_log = logging.getLogger(__name__)
-_COST_BUDGET_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +79,7 @@ class Core:
             allow_code=settings.allow_code,
         )
         prove_golden_answers(self._engine)
-        self._cost = CostModel(self._cost_here())
+        self._cost = CostModel(cost_here(self._engine, lanes))
         warm_up(self._engine, lanes, self._cost)
         give_back_memory()
         self._pool = LanePool(self._engine, lanes)
@@ -206,21 +201,6 @@ class Core:
         self._pulse.stop()
         self._pool.close()
         self._reader.close()
-
-    def _cost_here(self) -> CostGrid:
-        """The package's cost grid, or one measured now on a CPU it was not chosen for."""
-        missing = sorted(set(self.package.config.isa) - cpu_features())
-        if not missing:
-            return self.package.cost
-        _log.warning(
-            "This CPU has no %s, for which %s was chosen: it may be slow here. Its cost is measured"
-            " again now; for the fastest variant, run miniml export %s on such a machine.",
-            ", ".join(missing),
-            self.package.config.precision,
-            self.package.manifest.lineage.get("checkpoint", "CHECKPOINT"),
-        )
-        here = f"{architecture()} without {', '.join(missing)}"
-        return measure_cost(self._engine, machine=here, lanes=self.lanes, budget_s=_COST_BUDGET_S)
 
 
 def _spans(settings: ServeSettings, replica: str) -> Spans | None:

@@ -85,18 +85,24 @@ class ServeOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictOptions:
-    """Classify texts, with a server or without one.
+    """Classify texts, with a server or without one; with --output, files of any size.
 
     [bold]miniml predict "Great soup, slow waiter" --url http://127.0.0.1:8000[/]
 
     [bold]miniml predict --input reviews.txt --package reviews@latest --json[/]
+
+    [bold]miniml predict --input "s3://bucket/reviews/*.parquet" --output s3://bucket/answers[/]
     """
 
     texts: tuple[str, ...] = field(
         default=(), metadata={"argument": "TEXT...", "help": "Texts; none reads standard input."}
     )
-    input: Path | None = field(
-        default=None, metadata={"help": "File: one text a line, or .jsonl with `text`."}
+    input: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "File: one text a line, or .jsonl with `text`. With --output also .parquet, .csv,"
+            " .tsv, .gz, folders, patterns, s3://; repeat it for several."
+        },
     )
     url: str | None = field(default=None, metadata={"help": "Ask this server."})
     package: str = field(
@@ -105,6 +111,33 @@ class PredictOptions:
     allow_code: str | None = field(
         default=None,
         metadata={"help": "MODULE:FUNCTION that the package may change texts by, if not built in."},
+    )
+    output: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder for Parquet, here or s3://: answer all rows on Ray Data; run again to go on."
+        },
+    )
+    text_column: str = field(default="text", metadata={"help": "With --output: where texts are."})
+    text_pair_column: str | None = field(
+        default=None, metadata={"help": "With --output: where second texts are."}
+    )
+    columns: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "With --output: a column to keep; repeat it. Default: all; -: none."},
+    )
+    scores: bool = field(default=False, metadata={"help": "With --output: every label's score."})
+    prefix: str = field(
+        default="", metadata={"help": "With --output: before the names of the answer's columns."}
+    )
+    on_bad_row: Literal["fail", "null"] = field(
+        default="fail",
+        metadata={"help": "With --output: a row without a text ends the run, or has no answer."},
+    )
+    part_rows: int = field(default=20_000, metadata={"help": "With --output: rows of a part."})
+    cluster: str | None = field(
+        default=None,
+        metadata={"help": "With --output: Ray's address (auto, HOST:6379); default: this machine."},
     )
 
 

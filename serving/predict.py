@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track
@@ -19,6 +19,9 @@ from rich.table import Table
 from serving.client import Client
 from serving.errors import ServingError
 from serving.options import PredictOptions
+
+if TYPE_CHECKING:
+    from serving.offline.run import OfflineResult
 
 _TEXTS_PER_CALL = 64
 _Ask = Callable[[Sequence[str], Sequence[str] | None], list[dict[str, Any]]]
@@ -65,11 +68,29 @@ class PredictResult:
         return table
 
 
-def predict(options: PredictOptions) -> PredictResult:
-    """Classify what *options* name, in order.
+def predict(options: PredictOptions) -> PredictResult | OfflineResult:
+    """Classify what *options* name, in order; with an output, files of any size into it.
 
-    Raises `NoInput`, and what the server or the package has to say.
+    Raises `NoInput`, and what the server, the package or the offline prediction has to say.
     """
+    return _predict_files(options) if options.output else predict_texts(options)
+
+
+def _predict_files(options: PredictOptions) -> OfflineResult:
+    if options.texts or options.url or not options.input:
+        raise NoInput("--output goes with --input, and without texts or --url.")
+    try:
+        from serving.offline.run import predict_offline
+    except ImportError as error:
+        raise NoInput(
+            f"--output needs a library that is not installed ({error.name});"
+            " pip install 'miniml[offline]'."
+        ) from error
+    return predict_offline(options)
+
+
+def predict_texts(options: PredictOptions) -> PredictResult:
+    """As `predict`, without an output."""
     questions = tuple(_questions(options))
     if not questions:
         raise NoInput("There is no text to classify; give texts, --input FILE, or pipe some in.")
@@ -89,7 +110,9 @@ def _questions(options: PredictOptions) -> Iterator[Question]:
     if options.texts:
         yield from (Question(text=text) for text in options.texts if text.strip())
         return
-    source = options.input
+    if len(options.input) > 1:
+        raise NoInput("Several files need --output FOLDER, which takes their answers.")
+    source = Path(options.input[0]) if options.input else None
     try:
         # Bytes, split at newlines only: U+2028 and its kin are part of a text.
         raw = source.read_bytes() if source else sys.stdin.buffer.read()

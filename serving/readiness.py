@@ -13,13 +13,15 @@ from serving.cost import CostModel
 from serving.engine import Engine
 from serving.errors import PackageError
 from serving.gpu import gpus_for
-from serving.lanes import Lanes, filler, time_batch
-from serving.package import GOLDEN_TOLERANCE, Package
+from serving.isa import architecture, cpu_features
+from serving.lanes import Lanes, filler, measure_cost, time_batch
+from serving.package import GOLDEN_TOLERANCE, CostGrid, Package
 
 _log = logging.getLogger(__name__)
 # A core has enough to do with so many tokens at once: more of them are no cheaper a token, they only
 # leave their memory behind, on each lane. A GPU has not.
 _TOKENS_A_THREAD = 256
+_COST_BUDGET_S = 5.0
 
 
 def enough_tokens(package: Package, lanes: Lanes) -> float:
@@ -68,3 +70,20 @@ def warm_up(engine: Engine, lanes: Lanes, cost: CostModel, *, budget_s: float = 
         engine.run(texts)  # the first run of a shape allocates
         times_ms = time_batch(engine.run, texts, lanes.count, 1, deadline_s)
         cost.observe(batch, length, statistics.median(times_ms))
+
+
+def cost_here(engine: Engine, lanes: Lanes) -> CostGrid:
+    """The package's cost grid, or one measured now on a CPU it was not chosen for."""
+    package = engine.package
+    missing = sorted(set(package.config.isa) - cpu_features())
+    if not missing:
+        return package.cost
+    _log.warning(
+        "This CPU has no %s, for which %s was chosen: it may be slow here. Its cost is measured"
+        " again now; for the fastest variant, run miniml export %s on such a machine.",
+        ", ".join(missing),
+        package.config.precision,
+        package.manifest.lineage.get("checkpoint", "CHECKPOINT"),
+    )
+    here = f"{architecture()} without {', '.join(missing)}"
+    return measure_cost(engine, machine=here, lanes=lanes, budget_s=_COST_BUDGET_S)

@@ -70,6 +70,7 @@ SERVING_ORDER = (
     "autoscaler",
     "shortcut",
     "predict",
+    "offline",
     "known",
     "key_commands",
     "top",

@@ -28,7 +28,7 @@ from serving.errors import EngineFailed, PackageError, TextTooLong
 from serving.lanes import Lanes
 from serving.options import PredictOptions, ServeOptions
 from serving.package import CONFIG, Package, PackageConfig, read_config
-from serving.predict import predict
+from serving.predict import predict_texts as predict
 from serving.reading import Reader, Reading, Window
 from serving.server import serve
 from serving.settings import ServeSettings

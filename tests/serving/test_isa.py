@@ -16,6 +16,7 @@ from serving.errors import PackageError
 from serving.isa import cpu_features, fast_int8
 from serving.lanes import Lanes
 from serving.package import Package, open_package
+from serving.readiness import cost_here
 from serving.settings import ServeSettings
 
 X86 = "processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni\n\nprocessor\t: 1\nflags\t\t: fpu avx2\n"
@@ -53,9 +54,10 @@ def test_another_cpu_is_warned_and_measured(
     """It says what is missing and what to do, and plans by costs that were measured here."""
     caplog.set_level(logging.WARNING)
     there = for_another_cpu(package)
-    core = Core(there, Lanes(count=1, threads=1), ServeSettings(package=str(package.folder)))
+    lanes = Lanes(count=1, threads=1)
+    Core(there, lanes, ServeSettings(package=str(package.folder)))
 
-    cost = core._cost_here()
+    cost = cost_here(Engine(there), lanes)
 
     assert "no avx4096_vnni, for which int8-row-wise was chosen" in caplog.text
     assert "miniml export" in caplog.text
@@ -67,9 +69,10 @@ def test_the_cpu_it_was_chosen_for_is_trusted(
     package: Package, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is said and nothing is measured again."""
-    core = Core(package, Lanes(count=1, threads=1), ServeSettings(package=str(package.folder)))
+    lanes = Lanes(count=1, threads=1)
+    Core(package, lanes, ServeSettings(package=str(package.folder)))
 
-    assert core._cost_here() is package.cost
+    assert cost_here(Engine(package), lanes) is package.cost
     assert caplog.text == ""
 
 

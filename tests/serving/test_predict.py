@@ -17,7 +17,8 @@ from serving.errors import PackageError
 from serving.lanes import Lanes
 from serving.options import PredictOptions
 from serving.package import Package
-from serving.predict import NoInput, predict
+from serving.predict import NoInput
+from serving.predict import predict_texts as predict
 
 LANES = Lanes(count=1, threads=1)
 MakePackage = Callable[..., Package]
@@ -36,8 +37,8 @@ def test_server_and_engine_give_the_same_document(
     """More texts than go into one call: same answers, same order, same shape, both ways."""
     file = tmp_path / "reviews.txt"
     file.write_text("".join(f"the soup was {'good' if n % 3 else 'bad'} {n}\n" for n in range(150)))
-    remote = predict(PredictOptions(input=file, url=url))
-    local = predict(PredictOptions(input=file, package=str(package.folder)))
+    remote = predict(PredictOptions(input=(str(file),), url=url))
+    local = predict(PredictOptions(input=(str(file),), package=str(package.folder)))
 
     assert remote.document() == local.document()
     rows: Any = remote.document()["predictions"]
@@ -91,7 +92,9 @@ def test_pairs_from_json_lines(make_package: MakePackage, tmp_path: Path) -> Non
     """A .jsonl file may carry pairs; the document shows both texts."""
     file = tmp_path / "pairs.jsonl"
     file.write_text('{"text": "good", "text_pair": "bad"}\n{"text": "a", "text_pair": "b"}\n')
-    result = predict(PredictOptions(input=file, package=str(make_package(text_pair=True).folder)))
+    result = predict(
+        PredictOptions(input=(str(file),), package=str(make_package(text_pair=True).folder))
+    )
     rows: Any = result.document()["predictions"]
 
     assert [(row["text"], row["text_pair"]) for row in rows] == [("good", "bad"), ("a", "b")]
@@ -127,7 +130,7 @@ def test_unreadable_input_is_one_sentence(
         (tmp_path / name).write_bytes(content)
 
     with pytest.raises(NoInput, match=words):
-        predict(PredictOptions(input=tmp_path / name, package=str(package.folder)))
+        predict(PredictOptions(input=(str(tmp_path / name),), package=str(package.folder)))
 
 
 def test_a_tampered_package_is_refused(package: Package) -> None:

@@ -1,0 +1,131 @@
+"""One worker: an actor of Ray Data that does a piece after the other, and tells how far it is.
+
+What goes wrong comes back as a value, so that it can be told in one sentence; a worker that dies is
+started again by Ray, and its piece done again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from serving.engine import Prediction
+from serving.errors import EngineFailed, ServingError
+from serving.lanes import usable_cores
+from serving.locate import locate
+from serving.offline.answering import Answerer, Question, lanes_for
+from serving.offline.errors import BadRow
+from serving.offline.job import Piece, parse_job
+from serving.offline.parts import PartFile, write_part
+from serving.offline.rows import Block, read_block
+from serving.package import open_package
+
+_TELL_EVERY_S = 1.0
+State = Literal["ready", "going on", "written", "failed", "disk full"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a worker says. at_s: Unix time. rows: of *piece* done so far. part: once it is written.
+
+    message: of what failed.
+    """
+
+    state: State
+    piece: int
+    rows: int = 0
+    part: PartFile | None = None
+    message: str = ""
+    at_s: float
+
+    def to_batch(self) -> dict[str, list[Any]]:
+        """One row for Ray Data, whose columns are always the same."""
+        part = self.part or PartFile(name="", rows=0, bad_rows=0, bytes=0, sha256="")
+        return {name: [value] for name, value in {**asdict(self), "part": asdict(part)}.items()}
+
+
+def heard(row: Mapping[str, Any]) -> Told:
+    """What `to_batch` said."""
+    part = PartFile(**row["part"])
+    return Told(**{**row, "part": part if part.name else None})
+
+
+class Worker:
+    """Called by Ray Data with the number of a piece. cores: that Ray gave it."""
+
+    def __init__(self, job: bytes, folder: str, cores: int, allow_code: str | None) -> None:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        self._job = parse_job(job, folder)
+        self._pieces = list(self._job.pieces())
+        self._folder, self._cores, self._allow_code = folder, cores, allow_code
+        self._answerer: Answerer | None = None
+
+    def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[Any]]]:
+        """What is to be told, as it comes."""
+        for number in map(int, batch["item"]):
+            piece = self._pieces[number]
+            try:
+                if self._answerer is None:
+                    self._answerer = self._open()
+                    yield Told(state="ready", piece=number, at_s=time.time()).to_batch()
+                yield from self._do(piece, self._answerer)
+            except ServingError as error:
+                message = " ".join(filter(None, (str(error), error.hint)))
+                yield _failed(piece, "failed", message)
+            except OSError as error:  # of `put`; no other error of the disk comes as it is
+                yield _failed(piece, "disk full", str(error))
+
+    def _open(self) -> Answerer:
+        folder, _ = locate(self._job.package, digest=self._job.digest)
+        package = self._package = open_package(folder)
+        cores = max(1, min(self._cores, usable_cores()))
+        return Answerer(package, lanes_for(package, cores), allow_code=self._allow_code)
+
+    def _do(self, piece: Piece, answerer: Answerer) -> Iterator[dict[str, list[Any]]]:
+        job = self._job
+        block = read_block(job.inputs[piece.file], piece, job.asked)
+        self._refuse_faults(piece, block.faults)
+        answers: list[Prediction | str] = [""] * piece.rows
+        for place, fault in block.faults.items():
+            answers[place] = fault
+        places = [place for place in range(piece.rows) if place not in block.faults]
+        told_s, done = time.monotonic(), len(block.faults)
+        for at, outcome in answerer.answer(_questions(block, places)):
+            if isinstance(outcome, EngineFailed):
+                fault = answers[places[at]] = f"failed: {outcome}"
+                self._refuse_faults(piece, {places[at]: fault})
+            else:
+                answers[places[at]] = outcome
+            done += 1
+            if time.monotonic() - told_s > _TELL_EVERY_S:
+                told_s = time.monotonic()
+                going_on = Told(state="going on", piece=piece.number, rows=done, at_s=time.time())
+                yield going_on.to_batch()
+        assert done == piece.rows, "a row has no answer; this is a bug"
+        part = write_part(self._folder, job, piece, self._package.config, block.table, answers)
+        written = Told(
+            state="written", piece=piece.number, rows=piece.rows, part=part, at_s=time.time()
+        )
+        yield written.to_batch()
+
+    def _refuse_faults(self, piece: Piece, faults: Mapping[int, str]) -> None:
+        """Raise `BadRow` for the first of them, where that was asked for."""
+        if faults and self._job.asked.on_bad_row == "fail":
+            place = min(faults)
+            address = self._job.inputs[piece.file].address
+            raise BadRow(
+                f"{address}, row {piece.first + place} (from 0) {faults[place]}.",
+                hint="Mend it and start anew, or go on with --on-bad-row null.",
+            )
+
+
+def _questions(block: Block, places: list[int]) -> list[Question]:
+    pairs = block.pairs
+    return [(block.texts[at], None if pairs is None else pairs[at]) for at in places]
+
+
+def _failed(piece: Piece, state: State, message: str) -> dict[str, list[Any]]:
+    return Told(state=state, piece=piece.number, message=message, at_s=time.time()).to_batch()
