@@ -135,7 +135,7 @@ def refuse_another(begun: Job, *, digest: str, asked: Asked, found: Mapping[str,
             option = "--" + each.name.replace("_", "-")
             _refuse(f"with {option} {_shown(before)}, not {_shown(now)}")
     before_files = {file.address: (file.bytes, file.mark) for file in begun.inputs}
-    for address in found.keys() | before_files.keys():
+    for address in [*before_files, *found]:
         if address not in found:
             _refuse(f"with the input {address}, too")
         if address not in before_files:

@@ -41,7 +41,8 @@ class CountedLines:
 
 
 def header(file: IO[bytes], address: str, *, tabs: bool) -> tuple[str, ...]:
-    """The column names in the first line, which *file* is read past. Raises `UnreadableInput`."""
+    """The column names in the first line; *file* then stands behind it. Raises `UnreadableInput`."""
+    file.seek(0)
     lines = CountedLines(file, address)
     names = next(_fields(lines, tabs=tabs), [])
     file.seek(lines.end)

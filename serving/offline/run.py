@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,13 +21,14 @@ from rich.table import Table
 from serving.canonical import open_canonicalizer
 from serving.gpu import gpus_for
 from serving.locate import locate, pin
-from serving.offline.errors import OfflineError, OtherRun, UnreadableInput
+from serving.offline.errors import OfflineError, OtherRun, UnreadableInput, WorkerLost
 from serving.offline.inputs import find_inputs, survey
 from serving.offline.job import MANIFEST, RUN, Asked, Job, Piece, parse_job, refuse_another
 from serving.offline.parts import PartFile, finished_part, refuse_taken_names
 from serving.offline.showing import Showing
 from serving.offline.storage import absolute, get, is_local, names_in, put, remove_leavings
-from serving.offline.workers import connected, work
+from serving.offline.worker import Told
+from serving.offline.workers import connected, work, work_here
 from serving.options import PredictOptions
 from serving.package import PackageConfig, read_config
 
@@ -99,30 +101,30 @@ def predict_offline(options: PredictOptions) -> OfflineResult:
     new_rows = job.rows - sum(part.rows for part in done.values())
     work_s = 0.0
     if left:
-        with connected(options.cluster), Showing(job.rows, done=job.rows - new_rows) as showing:
-            work_s = _work(job, folder, left, done, showing, config, options)
+        with Showing(job.rows, done=job.rows - new_rows) as showing, ExitStack() as stack:
+            if len(left) == 1 and options.cluster is None:  # Ray takes longer to start than many do
+                working = work_here(job, folder, left, allow_code=options.allow_code)
+            else:
+                stack.enter_context(connected(options.cluster))
+                gpus = gpus_for(config, "auto")
+                working = work(job, folder, left, gpus=gpus, allow_code=options.allow_code)
+            work_s = _listen(stack.enter_context(closing(working)), folder, done, showing)
+            done |= _unheard(folder, job, done)
     return _seal(folder, job, done, new_rows=new_rows, work_s=work_s, began_s=began_s)
 
 
-def _work(  # noqa: PLR0913, PLR0917 - the settings of a run
-    job: Job,
-    folder: str,
-    left: Sequence[int],
-    done: dict[int, PartFile],
-    showing: Showing,
-    config: PackageConfig,
-    options: PredictOptions,
+def _listen(
+    working: Iterator[Told], folder: str, done: dict[int, PartFile], showing: Showing
 ) -> float:
-    """Seconds that workers worked; what they write goes into *done*."""
+    """Seconds that workers worked; what they write goes into *done*. Raises what they failed by."""
     started_s = ended_s = 0.0
-    gpus = gpus_for(config, "auto")
-    for told in work(job, folder, left, gpus=gpus, allow_code=options.allow_code):
+    for told in working:
         if told.state == "failed":
             raise OfflineError(told.message, hint="The next run goes on where this one ended.")
         if told.state == "disk full":
-            raise OSError(28, told.message, folder)
+            raise OSError(errno.ENOSPC, told.message, folder)
         if told.state == "ready":
-            started_s = started_s or told.at_s
+            started_s = min(started_s or told.at_s, told.at_s)
         if told.part:
             done[told.piece] = told.part
             ended_s = max(ended_s, told.at_s)
@@ -200,19 +202,35 @@ def _surveying(total_bytes: int) -> Iterator[Callable[[int], None]]:
         yield partial(progress.advance, task)
 
 
+def _unheard(folder: str, job: Job, done: Mapping[int, PartFile]) -> dict[int, PartFile]:
+    """Parts whose worker died after it wrote them and before it said so. Raises `WorkerLost`."""
+    missing = [piece for piece in job.pieces() if piece.number not in done]
+    found = _whole(folder, job, missing)
+    if len(found) < len(missing):
+        raise WorkerLost(
+            f"{len(missing) - len(found)} parts were not written.", hint="The next run goes on."
+        )
+    return found
+
+
 def _finished(folder: str, job: Job) -> dict[int, PartFile]:
-    """Number of a piece -> its part, of those that are there and whole."""
-    there = set(names_in(folder))
-    candidates = [piece for piece in job.pieces() if piece.name in there]
+    """Number of a piece -> its part, of those that an earlier run finished."""
+    found = _whole(folder, job, list(job.pieces()))
+    if found:
+        _log.info("Going on: %d of %d parts are there", len(found), sum(1 for _ in job.pieces()))
+    return found
+
+
+def _whole(folder: str, job: Job, pieces: Sequence[Piece]) -> dict[int, PartFile]:
+    """Of *pieces*, the parts that are there and whole."""
+    there = set(names_in(folder)) if pieces else set()
+    candidates = [piece for piece in pieces if piece.name in there]
 
     def look(piece: Piece) -> tuple[int, PartFile | None]:
         return piece.number, finished_part(folder, job, piece)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = {number: part for number, part in pool.map(look, candidates) if part}
-    if found:
-        _log.info("Going on: %d of %d parts are there", len(found), sum(1 for _ in job.pieces()))
-    return found
+        return {number: part for number, part in pool.map(look, candidates) if part}
 
 
 def _seal(  # noqa: PLR0913 - the figures of a run, all by name

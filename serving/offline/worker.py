@@ -1,7 +1,8 @@
 """One worker: an actor of Ray Data that does a piece after the other, and tells how far it is.
 
-What goes wrong comes back as a value, so that it can be told in one sentence; a worker that dies is
-started again by Ray, and its piece done again.
+What goes wrong comes back as a value, so that it can be told in one sentence. A worker that dies is
+started again by Ray, and its piece done again; of what it tells the second time Ray hands out only
+what was not heard the first time, by its place. So what is told of a piece is always as much.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from serving.offline.parts import PartFile, write_part
 from serving.offline.rows import Block, read_block
 from serving.package import open_package
 
-_TELL_EVERY_S = 1.0
+_TELLINGS = 20  # of a piece, on its way
 State = Literal["ready", "going on", "written", "failed", "disk full"]
 
 
@@ -70,7 +71,7 @@ class Worker:
             try:
                 if self._answerer is None:
                     self._answerer = self._open()
-                    yield Told(state="ready", piece=number, at_s=time.time()).to_batch()
+                yield Told(state="ready", piece=number, at_s=time.time()).to_batch()
                 yield from self._do(piece, self._answerer)
             except ServingError as error:
                 message = " ".join(filter(None, (str(error), error.hint)))
@@ -92,7 +93,7 @@ class Worker:
         for place, fault in block.faults.items():
             answers[place] = fault
         places = [place for place in range(piece.rows) if place not in block.faults]
-        told_s, done = time.monotonic(), len(block.faults)
+        done, step = len(block.faults), max(1, piece.rows // _TELLINGS)
         for at, outcome in answerer.answer(_questions(block, places)):
             if isinstance(outcome, EngineFailed):
                 fault = answers[places[at]] = f"failed: {outcome}"
@@ -100,8 +101,7 @@ class Worker:
             else:
                 answers[places[at]] = outcome
             done += 1
-            if time.monotonic() - told_s > _TELL_EVERY_S:
-                told_s = time.monotonic()
+            if done % step == 0:
                 going_on = Told(state="going on", piece=piece.number, rows=done, at_s=time.time())
                 yield going_on.to_batch()
         assert done == piece.rows, "a row has no answer; this is a bug"

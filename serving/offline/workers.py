@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterator, Sequence
+import sys
+import warnings
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from serving.environment import set_environment
@@ -17,6 +20,7 @@ from serving.offline.job import Job
 from serving.offline.worker import Told, Worker, heard
 
 _OBJECT_STORE_BYTES = 80 * 2**20  # no text passes through it; Ray's least is 75 MiB
+_STDERR = 2
 _TRIES = 3  # on one piece: what kills workers again and again would go on for ever
 
 
@@ -84,9 +88,19 @@ def connected(cluster: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
+def work_here(
+    job: Job, folder: str, numbers: Sequence[int], *, allow_code: str | None
+) -> Generator[Told]:
+    """As `work`, in this process: for what is done before Ray would have started."""
+    worker = Worker(job.to_bytes(), folder, usable_cores(), allow_code)
+    for number in numbers:
+        for batch in worker({"item": [number]}):
+            yield heard({name: values[0] for name, values in batch.items()})
+
+
 def work(
     job: Job, folder: str, numbers: Sequence[int], *, gpus: int, allow_code: str | None
-) -> Iterator[Told]:
+) -> Generator[Told]:
     """What workers tell while they do the pieces of these *numbers*, in no order.
 
     Raises `WorkerLost` when they die too often on one piece.
@@ -100,25 +114,53 @@ def work(
     size = fleet(ray.nodes(), gpus=gpus)
     # A piece a block, and a block a task: who is done takes the next one.
     pieces = data.from_items(list(numbers), override_num_blocks=len(numbers))
-    told = pieces.map_batches(
-        Worker,
-        batch_size=None,
-        fn_constructor_args=(job.to_bytes(), folder, size.cores, allow_code),
-        compute=data.ActorPoolStrategy(
-            size=min(size.count, len(numbers)), max_tasks_in_flight_per_actor=2
-        ),
-        num_cpus=size.cores,
-        num_gpus=size.gpus,
-        max_task_retries=_TRIES,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # in 2.60 there is no other way to bound retries
+        told = pieces.map_batches(
+            Worker,
+            batch_size=None,
+            fn_constructor_args=(job.to_bytes(), folder, size.cores, allow_code),
+            compute=data.ActorPoolStrategy(
+                size=min(size.count, len(numbers)), max_tasks_in_flight_per_actor=2
+            ),
+            num_cpus=size.cores,
+            num_gpus=size.gpus,
+            max_task_retries=_TRIES,
+        )
     try:
-        for row in told.iter_rows():
-            yield heard(row)
+        with _core_unheard():
+            for row in told.iter_rows():
+                yield heard(row)
     except ray.exceptions.RayActorError as error:
         raise WorkerLost(
             f"Workers died {_TRIES + 1} times on one part ({str(error).splitlines()[0]}).",
             hint="Is memory short? The next run goes on; --part-rows makes parts smaller.",
         ) from error
+
+
+@contextmanager
+def _core_unheard() -> Iterator[None]:
+    """What Ray's core says past Python is only in its logs; Python's own words still come out.
+
+    It calls an error what Ray Data does always: give an actor objects to begin with.
+    """
+    python, core = sys.stderr, os.dup(_STDERR)
+    with (
+        os.fdopen(core, "w", buffering=1, closefd=False) as direct,
+        Path(os.devnull).open("w") as null,
+    ):
+        try:
+            ours = python.fileno() == _STDERR
+        except (OSError, ValueError):  # somebody collects what we say, and reads no file
+            ours = False
+        os.dup2(null.fileno(), _STDERR)
+        sys.stderr = direct if ours else python
+        try:
+            yield
+        finally:
+            sys.stderr = python
+            os.dup2(core, _STDERR)
+    os.close(core)
 
 
 def _quieten(data: Any) -> None:
@@ -129,4 +171,3 @@ def _quieten(data: Any) -> None:
     context.target_max_block_size = 1  # bytes: else it would be kept back until there are 128 MiB
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
