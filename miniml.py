@@ -158,6 +158,7 @@ for _verb, _options, _function in (
     ("planner", "options:PlannerOptions", "planning.run:run_planner"),
     ("scaling", "scaling.options:ScalingOptions", "scaling.run:run_scaling"),
     ("soak", "soak.options:SoakOptions", "soak.run:run_soak"),
+    ("offline", "offline.options:OfflineBenchOptions", "offline.run:run_offline"),
     ("demo", "options:DemoOptions", "demo:run_demo"),
     ("report", "report.options:ReportOptions", "report.run:write_report"),
     ("compare", "report.options:CompareOptions", "report.run:compare_records"),

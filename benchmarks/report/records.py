@@ -26,6 +26,7 @@ VERSIONS = {
     "scaling": 1,
     "soak": 1,
     "tune": 1,
+    "offline": 1,
 }
 
 _ENVELOPE = {

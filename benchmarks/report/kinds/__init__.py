@@ -12,6 +12,7 @@ from benchmarks.report.kinds.cache import cache_findings
 from benchmarks.report.kinds.core import core_findings
 from benchmarks.report.kinds.engine import engine_findings
 from benchmarks.report.kinds.load import load_findings
+from benchmarks.report.kinds.offline import offline_findings
 from benchmarks.report.kinds.peers import peers_findings
 from benchmarks.report.kinds.planner import planner_findings
 from benchmarks.report.kinds.slo import slo_findings
@@ -26,6 +27,7 @@ READERS: Mapping[str, Reader] = {
     "cache": cache_findings,
     "engine": engine_findings,
     "load": load_findings,
+    "offline": offline_findings,
     "peers": peers_findings,
     "planner": planner_findings,
     "scaling": lambda _: Findings(),  # its own page shows it
