@@ -21,7 +21,7 @@ OnBadRow = Literal["fail", "null"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Wanted:
     """What the options say of the answers. columns: to carry along; None: all. part_rows: at most."""
 
     text_column: str
@@ -71,12 +71,12 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class OfflineJob:
     """A run. package: the reference for ever; digest: of it. labels: the package's, in order."""
 
     package: str
     digest: str
-    asked: Asked
+    asked: Wanted
     inputs: tuple[InputFile, ...]
     schema_version: int = field(default=SCHEMA_VERSION)
 
@@ -99,16 +99,16 @@ class Job:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode() + b"\n"
 
 
-def parse_job(content: bytes, folder: str) -> Job:
+def parse_job(content: bytes, folder: str) -> OfflineJob:
     """What `to_bytes` wrote. Raises `OtherRun`."""
     try:
         document: dict[str, Any] = json.loads(content)
         asked = document["asked"]
         columns = asked["columns"]
-        return Job(
+        return OfflineJob(
             package=document["package"],
             digest=document["digest"],
-            asked=Asked(**{**asked, "columns": None if columns is None else tuple(columns)}),
+            asked=Wanted(**{**asked, "columns": None if columns is None else tuple(columns)}),
             schema_version={SCHEMA_VERSION: SCHEMA_VERSION}[document["schema_version"]],
             inputs=tuple(
                 InputFile(**{**each, "begins": tuple(each["begins"])})
@@ -121,7 +121,9 @@ def parse_job(content: bytes, folder: str) -> Job:
         ) from error
 
 
-def refuse_another(begun: Job, *, digest: str, asked: Asked, found: Mapping[str, Any]) -> None:
+def refuse_another(
+    begun: OfflineJob, *, digest: str, asked: Wanted, found: Mapping[str, Any]
+) -> None:
     """Raise `OtherRun` unless *begun* is the same run.
 
     found: address -> (bytes, mark), in order, of the inputs as they are now. Bad rows may be allowed
@@ -129,7 +131,7 @@ def refuse_another(begun: Job, *, digest: str, asked: Asked, found: Mapping[str,
     """
     if begun.digest != digest:
         _refuse(f"with package {begun.digest[:12]}, not {digest[:12]}")
-    for each in fields(Asked):
+    for each in fields(Wanted):
         before, now = getattr(begun.asked, each.name), getattr(asked, each.name)
         if before != now and (each.name, before) != ("on_bad_row", "fail"):
             option = "--" + each.name.replace("_", "-")

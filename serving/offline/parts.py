@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from serving.engine import Prediction
 from serving.offline.errors import UnreadableInput
-from serving.offline.job import Asked, InputFile, Job, Piece
+from serving.offline.job import Wanted, InputFile, OfflineJob, Piece
 from serving.offline.storage import get, put
 from serving.package import PackageConfig
 
@@ -36,7 +36,7 @@ class PartFile:
     sha256: str
 
 
-def refuse_taken_names(file: InputFile, asked: Asked, config: PackageConfig) -> None:
+def refuse_taken_names(file: InputFile, asked: Wanted, config: PackageConfig) -> None:
     """Raise `UnreadableInput` when a column that goes along is named as one of the answer's."""
     ours = _answer_schema(config, asked).names
     taken = [name for name in asked.carried(file.columns) if name in ours]
@@ -49,7 +49,7 @@ def refuse_taken_names(file: InputFile, asked: Asked, config: PackageConfig) -> 
 
 def write_part(  # noqa: PLR0913, PLR0917 - what a part is made of
     folder: str,
-    job: Job,
+    job: OfflineJob,
     piece: Piece,
     config: PackageConfig,
     carried: pa.Table,
@@ -71,7 +71,7 @@ def write_part(  # noqa: PLR0913, PLR0917 - what a part is made of
     return _part_file(piece, bad_rows, content)
 
 
-def finished_part(folder: str, job: Job, piece: Piece) -> PartFile | None:
+def finished_part(folder: str, job: OfflineJob, piece: Piece) -> PartFile | None:
     """The part of *piece*, if it is there and is what it should be."""
     content = get(f"{folder}/{piece.name}")
     try:
@@ -98,7 +98,7 @@ def _part_file(piece: Piece, bad_rows: int, content: bytes) -> PartFile:
     )
 
 
-def _about(job: Job, piece: Piece) -> dict[str, Any]:
+def _about(job: OfflineJob, piece: Piece) -> dict[str, Any]:
     file = job.inputs[piece.file]
     return {
         "package_digest": job.digest,
@@ -109,7 +109,7 @@ def _about(job: Job, piece: Piece) -> dict[str, Any]:
     }
 
 
-def _answer_schema(config: PackageConfig, asked: Asked) -> pa.Schema:
+def _answer_schema(config: PackageConfig, asked: Wanted) -> pa.Schema:
     scored = pa.struct([("label", pa.string()), ("score", pa.float64())])
     columns = [("label", pa.string()), ("score", pa.float64())]
     if config.task == "multi_label":
@@ -122,7 +122,7 @@ def _answer_schema(config: PackageConfig, asked: Asked) -> pa.Schema:
 
 
 def _answer_table(
-    answers: Sequence[Prediction | str], config: PackageConfig, asked: Asked
+    answers: Sequence[Prediction | str], config: PackageConfig, asked: Wanted
 ) -> pa.Table:
     schema = _answer_schema(config, asked)
     columns = []

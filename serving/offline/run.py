@@ -23,7 +23,7 @@ from serving.gpu import gpus_for
 from serving.locate import locate, pin
 from serving.offline.errors import OfflineError, OtherRun, UnreadableInput, WorkerLost
 from serving.offline.inputs import find_inputs, survey
-from serving.offline.job import MANIFEST, RUN, Asked, Job, Piece, parse_job, refuse_another
+from serving.offline.job import MANIFEST, RUN, Wanted, OfflineJob, Piece, parse_job, refuse_another
 from serving.offline.parts import PartFile, finished_part, refuse_taken_names
 from serving.offline.showing import Showing
 from serving.offline.storage import absolute, get, is_local, names_in, put, remove_leavings
@@ -132,7 +132,7 @@ def _listen(
     return ended_s - started_s
 
 
-def _asked(options: PredictOptions, config: PackageConfig) -> Asked:
+def _asked(options: PredictOptions, config: PackageConfig) -> Wanted:
     pair = options.text_pair_column
     if config.text_pair != (pair is not None):
         raise OfflineError(
@@ -143,7 +143,7 @@ def _asked(options: PredictOptions, config: PackageConfig) -> Asked:
     if options.part_rows < 1:
         raise OfflineError(f"--part-rows is {options.part_rows}; a part has one row at least.")
     columns = tuple(name for name in options.columns if name != _NONE) if options.columns else None
-    return Asked(
+    return Wanted(
         text_column=options.text_column,
         text_pair_column=pair,
         columns=columns,
@@ -155,8 +155,8 @@ def _asked(options: PredictOptions, config: PackageConfig) -> Asked:
 
 
 def _begun(
-    folder: str, package: str, digest: str, asked: Asked, addresses: Sequence[str]
-) -> Job | None:
+    folder: str, package: str, digest: str, asked: Wanted, addresses: Sequence[str]
+) -> OfflineJob | None:
     """The run in *folder*, to go on with; None when nothing is there. Raises `OtherRun`."""
     names = names_in(folder)
     if RUN not in names:
@@ -176,17 +176,17 @@ def _begin(  # noqa: PLR0913, PLR0917 - what a run is made of
     folder: str,
     package: str,
     digest: str,
-    asked: Asked,
+    asked: Wanted,
     config: PackageConfig,
     addresses: Sequence[str],
-) -> Job:
+) -> OfflineJob:
     """A new run, written down."""
     found = find_inputs(addresses)
     with _surveying(sum(size for size, _ in found.values())) as told:
         inputs = survey(found, asked, told=told)
     for file in inputs:
         refuse_taken_names(file, asked, config)
-    job = Job(package=package, digest=digest, asked=asked, inputs=inputs)
+    job = OfflineJob(package=package, digest=digest, asked=asked, inputs=inputs)
     if not job.rows:
         raise UnreadableInput("There is no row in the input.")
     put(f"{folder}/{RUN}", job.to_bytes())
@@ -202,7 +202,7 @@ def _surveying(total_bytes: int) -> Iterator[Callable[[int], None]]:
         yield partial(progress.advance, task)
 
 
-def _unheard(folder: str, job: Job, done: Mapping[int, PartFile]) -> dict[int, PartFile]:
+def _unheard(folder: str, job: OfflineJob, done: Mapping[int, PartFile]) -> dict[int, PartFile]:
     """Parts whose worker died after it wrote them and before it said so. Raises `WorkerLost`."""
     missing = [piece for piece in job.pieces() if piece.number not in done]
     found = _whole(folder, job, missing)
@@ -213,7 +213,7 @@ def _unheard(folder: str, job: Job, done: Mapping[int, PartFile]) -> dict[int, P
     return found
 
 
-def _finished(folder: str, job: Job) -> dict[int, PartFile]:
+def _finished(folder: str, job: OfflineJob) -> dict[int, PartFile]:
     """Number of a piece -> its part, of those that an earlier run finished."""
     found = _whole(folder, job, list(job.pieces()))
     if found:
@@ -221,7 +221,7 @@ def _finished(folder: str, job: Job) -> dict[int, PartFile]:
     return found
 
 
-def _whole(folder: str, job: Job, pieces: Sequence[Piece]) -> dict[int, PartFile]:
+def _whole(folder: str, job: OfflineJob, pieces: Sequence[Piece]) -> dict[int, PartFile]:
     """Of *pieces*, the parts that are there and whole."""
     there = set(names_in(folder)) if pieces else set()
     candidates = [piece for piece in pieces if piece.name in there]
@@ -235,7 +235,7 @@ def _whole(folder: str, job: Job, pieces: Sequence[Piece]) -> dict[int, PartFile
 
 def _seal(  # noqa: PLR0913 - the figures of a run, all by name
     folder: str,
-    job: Job,
+    job: OfflineJob,
     done: Mapping[int, PartFile],
     *,
     new_rows: int,

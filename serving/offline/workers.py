@@ -16,7 +16,7 @@ from typing import Any
 from serving.environment import set_environment
 from serving.lanes import usable_cores
 from serving.offline.errors import OfflineError, WorkerLost
-from serving.offline.job import Job
+from serving.offline.job import OfflineJob
 from serving.offline.worker import Told, Worker, heard
 
 _OBJECT_STORE_BYTES = 80 * 2**20  # no text passes through it; Ray's least is 75 MiB
@@ -89,7 +89,7 @@ def connected(cluster: str | None) -> Iterator[None]:
 
 
 def work_here(
-    job: Job, folder: str, numbers: Sequence[int], *, allow_code: str | None
+    job: OfflineJob, folder: str, numbers: Sequence[int], *, allow_code: str | None
 ) -> Generator[Told]:
     """As `work`, in this process: for what is done before Ray would have started."""
     worker = Worker(job.to_bytes(), folder, usable_cores(), allow_code)
@@ -99,7 +99,7 @@ def work_here(
 
 
 def work(
-    job: Job, folder: str, numbers: Sequence[int], *, gpus: int, allow_code: str | None
+    job: OfflineJob, folder: str, numbers: Sequence[int], *, gpus: int, allow_code: str | None
 ) -> Generator[Told]:
     """What workers tell while they do the pieces of these *numbers*, in no order.
 

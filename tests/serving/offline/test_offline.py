@@ -24,7 +24,7 @@ from serving.engine import Engine
 from serving.errors import ServingError
 from serving.offline.errors import OfflineError, OtherRun, UnreadableInput
 from serving.offline.inputs import find_inputs, survey
-from serving.offline.job import Asked, Job, parse_job
+from serving.offline.job import Wanted, OfflineJob, parse_job
 from serving.offline.rows import read_block
 from serving.offline.run import OfflineResult
 from serving.offline.worker import Told
@@ -120,9 +120,9 @@ def test_pieces_hold_every_row_once(rows: Rows, tmp_path: Path, name: str) -> No
     given = [dict(row) for row in rows[:350]]
     given[99]["text"] = given[100]["text"] = given[349]["text"] = ODD
     path = write(tmp_path / name, given)
-    asked = Asked(text_column="text", part_rows=100)
+    asked = Wanted(text_column="text", part_rows=100)
     (file,) = survey(find_inputs([str(path)]), asked, told=lambda _: None)
-    job = Job(package="p", digest="d", asked=asked, inputs=(file,))
+    job = OfflineJob(package="p", digest="d", asked=asked, inputs=(file,))
     blocks = [read_block(file, piece, asked) for piece in job.pieces()]
     found = pa.concat_tables([block.table for block in blocks]).to_pylist()
     kind = name.removesuffix(".gz").rpartition(".")[2]
@@ -144,9 +144,9 @@ def test_what_json_values_become(tmp_path: Path) -> None:
         {"text": "b", "n": -2, "x": 0.5, "ok": None, "any": 2**70},
     ]
     path = write(tmp_path / "a.jsonl", given)
-    asked = Asked(text_column="text")
+    asked = Wanted(text_column="text")
     (file,) = survey(find_inputs([str(path)]), asked, told=lambda _: None)
-    (piece,) = Job(package="p", digest="d", asked=asked, inputs=(file,)).pieces()
+    (piece,) = OfflineJob(package="p", digest="d", asked=asked, inputs=(file,)).pieces()
     first, second = read_block(file, piece, asked).table.to_pylist()
 
     assert first == {**given[0], "deep": '{"a":[1]}', "any": '"s"', "x": 1.0}
