@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from serving.offline.errors import BadRow, UnreadableInput
-from serving.offline.job import Wanted, Format, InputFile
+from serving.offline.job import Format, InputFile, Wanted
 from serving.offline.lines import (
     TEXT,
     CountedLines,

@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from serving.engine import Prediction
 from serving.offline.errors import UnreadableInput
-from serving.offline.job import Wanted, InputFile, OfflineJob, Piece
+from serving.offline.job import InputFile, OfflineJob, Piece, Wanted
 from serving.offline.storage import get, put
 from serving.package import PackageConfig
 

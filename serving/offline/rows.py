@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from serving.offline.errors import UnreadableInput
 from serving.offline.inputs import MIXED, open_rows
-from serving.offline.job import Wanted, InputFile, Piece
+from serving.offline.job import InputFile, Piece, Wanted
 from serving.offline.lines import Row
 from serving.offline.storage import look, reading
 

@@ -23,7 +23,7 @@ from serving.gpu import gpus_for
 from serving.locate import locate, pin
 from serving.offline.errors import OfflineError, OtherRun, UnreadableInput, WorkerLost
 from serving.offline.inputs import find_inputs, survey
-from serving.offline.job import MANIFEST, RUN, Wanted, OfflineJob, Piece, parse_job, refuse_another
+from serving.offline.job import MANIFEST, RUN, OfflineJob, Piece, Wanted, parse_job, refuse_another
 from serving.offline.parts import PartFile, finished_part, refuse_taken_names
 from serving.offline.showing import Showing
 from serving.offline.storage import absolute, get, is_local, names_in, put, remove_leavings

@@ -24,7 +24,7 @@ from serving.engine import Engine
 from serving.errors import ServingError
 from serving.offline.errors import OfflineError, OtherRun, UnreadableInput
 from serving.offline.inputs import find_inputs, survey
-from serving.offline.job import Wanted, OfflineJob, parse_job
+from serving.offline.job import OfflineJob, Wanted, parse_job
 from serving.offline.rows import read_block
 from serving.offline.run import OfflineResult
 from serving.offline.worker import Told
