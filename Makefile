@@ -72,7 +72,7 @@ proto: clients
 # Deliberate bumps only: edit pyproject.toml, run this, read the diff.
 lock: setup
 	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-	  --extra training --extra export --extra serving --extra benchmarks --extra registry --extra dev \
+	  --extra training --extra export --extra serving --extra benchmarks --extra registry --extra offline --extra dev \
 	  --output-file requirements.lock pyproject.toml
 	@# What is this machine's business: a local build tag of torch, and where the checkout lies.
 	@sed -i -e 's/^\(torch==[0-9.]*\)+.*/\1/' -e '/^miniml @ /d' requirements.lock

@@ -135,9 +135,13 @@ def _offline(package: Package, source: Path, target: Path, rows: int) -> Pass:
         nonlocal cpu_s
         with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as told:
             process = subprocess.Popen([*command, *words], stdout=said, stderr=told)  # noqa: S603
-            while process.poll() is None:
-                cpu_s = max(cpu_s, tree_cpu_s(process.pid))
-                time.sleep(_LOOK_EVERY_S)
+            try:
+                while process.poll() is None:
+                    cpu_s = max(cpu_s, tree_cpu_s(process.pid))
+                    time.sleep(_LOOK_EVERY_S)
+            finally:  # cut short: what it has started must not go on
+                process.terminate()
+                process.wait()
             told.seek(0)
             said.seek(0)
             if process.returncode:

@@ -66,26 +66,35 @@ def connected(cluster: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    ours: dict[str, Any] = {
-        "num_cpus": usable_cores(),
-        "include_dashboard": False,
-        "object_store_memory": _OBJECT_STORE_BYTES,
-    }
     try:
-        ray.init(
-            address=cluster or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}},
-            **({} if cluster else ours),
-        )
+        _start(ray, cluster)
         for number, handler in handlers.items():  # Ray's own, below Python's, would abort
             signal.signal(number, handler)
+        # As Ctrl-C: whoever stops a job gently need not wait for Ray's processes to notice.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         yield
-    except ConnectionError as error:
-        raise OfflineError(f"There is no Ray at {cluster} ({error}).") from error
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, handlers[signal.SIGTERM])
+
+
+def _start(ray: Any, cluster: str | None) -> None:
+    told = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if cluster is None:
+        ray.init(
+            address="local",  # never a cluster that RAY_ADDRESS names or that runs here already
+            num_cpus=usable_cores(),
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            **told,
+        )
+        return
+    # What `set_environment` says where Ray is our own.
+    variables = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    try:
+        ray.init(address=cluster, runtime_env={"env_vars": variables}, **told)
+    except ConnectionError as error:
+        raise OfflineError(f"There is no Ray at {cluster} ({error}).") from error
 
 
 def work_here(
