@@ -27,7 +27,7 @@ from serving.offline.job import MANIFEST, RUN, OfflineJob, Piece, Wanted, parse_
 from serving.offline.parts import PartFile, finished_part, refuse_taken_names
 from serving.offline.showing import Showing
 from serving.offline.storage import absolute, get, is_local, names_in, put, remove_leavings
-from serving.offline.worker import Told
+from serving.offline.worker import Duty, Told
 from serving.offline.workers import connected, work, work_here
 from serving.options import PredictOptions
 from serving.package import PackageConfig, read_config
@@ -90,7 +90,8 @@ def predict_offline(options: PredictOptions) -> OfflineResult:
     began_s = time.monotonic()
     folder = absolute(options.output or "")
     package, digest = pin(options.package)
-    config = read_config(locate(package, digest=digest)[0])
+    here, _ = locate(package, digest=digest)
+    config = read_config(here)
     open_canonicalizer(config.canonicalizer, allow_code=options.allow_code)
     asked = _asked(options, config)
     job = _begun(folder, package, digest, asked, options.input) or _begin(
@@ -101,13 +102,15 @@ def predict_offline(options: PredictOptions) -> OfflineResult:
     new_rows = job.rows - sum(part.rows for part in done.values())
     work_s = 0.0
     if left:
+        # On this machine workers need not ask the registry, which costs them seconds and memory.
+        place = package if options.cluster else str(here)
+        duty = Duty(job=job, folder=folder, package=place, allow_code=options.allow_code)
         with Showing(job.rows, done=job.rows - new_rows) as showing, ExitStack() as stack:
             if len(left) == 1 and options.cluster is None:  # Ray takes longer to start than many do
-                working = work_here(job, folder, left, allow_code=options.allow_code)
+                working = work_here(duty, left)
             else:
                 stack.enter_context(connected(options.cluster))
-                gpus = gpus_for(config, "auto")
-                working = work(job, folder, left, gpus=gpus, allow_code=options.allow_code)
+                working = work(duty, left, gpus=gpus_for(config, "auto"))
             work_s = _listen(stack.enter_context(closing(working)), folder, done, showing)
             done |= _unheard(folder, job, done)
     return _seal(folder, job, done, new_rows=new_rows, work_s=work_s, began_s=began_s)

@@ -19,7 +19,7 @@ from serving.lanes import usable_cores
 from serving.locate import locate
 from serving.offline.answering import Answerer, Question, lanes_for
 from serving.offline.errors import BadRow
-from serving.offline.job import Piece, parse_job
+from serving.offline.job import OfflineJob, Piece
 from serving.offline.parts import PartFile, write_part
 from serving.offline.rows import Block, read_block
 from serving.package import open_package
@@ -54,14 +54,26 @@ def heard(row: Mapping[str, Any]) -> Told:
     return Told(**{**row, "part": part if part.name else None})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duty:
+    """What every worker is told. folder: where parts go. package: where workers find it.
+
+    allow_code: as in `Engine`.
+    """
+
+    job: OfflineJob
+    folder: str
+    package: str
+    allow_code: str | None
+
+
 class Worker:
     """Called by Ray Data with the number of a piece. cores: that Ray gave it."""
 
-    def __init__(self, job: bytes, folder: str, cores: int, allow_code: str | None) -> None:
+    def __init__(self, duty: Duty, cores: int) -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        self._job = parse_job(job, folder)
-        self._pieces = list(self._job.pieces())
-        self._folder, self._cores, self._allow_code = folder, cores, allow_code
+        self._duty, self._job, self._cores = duty, duty.job, cores
+        self._pieces = list(duty.job.pieces())
         self._answerer: Answerer | None = None
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[Any]]]:
@@ -80,10 +92,10 @@ class Worker:
                 yield _failed(piece, "disk full", str(error))
 
     def _open(self) -> Answerer:
-        folder, _ = locate(self._job.package, digest=self._job.digest)
+        folder, _ = locate(self._duty.package, digest=self._job.digest)
         package = self._package = open_package(folder)
         cores = max(1, min(self._cores, usable_cores()))
-        return Answerer(package, lanes_for(package, cores), allow_code=self._allow_code)
+        return Answerer(package, lanes_for(package, cores), allow_code=self._duty.allow_code)
 
     def _do(self, piece: Piece, answerer: Answerer) -> Iterator[dict[str, list[Any]]]:
         job = self._job
@@ -105,7 +117,7 @@ class Worker:
                 going_on = Told(state="going on", piece=piece.number, rows=done, at_s=time.time())
                 yield going_on.to_batch()
         assert done == piece.rows, "a row has no answer; this is a bug"
-        part = write_part(self._folder, job, piece, self._package.config, block.table, answers)
+        part = write_part(self._duty.folder, job, piece, self._package.config, block.table, answers)
         written = Told(
             state="written", piece=piece.number, rows=piece.rows, part=part, at_s=time.time()
         )

@@ -16,8 +16,7 @@ from typing import Any
 from serving.environment import set_environment
 from serving.lanes import usable_cores
 from serving.offline.errors import OfflineError, WorkerLost
-from serving.offline.job import OfflineJob
-from serving.offline.worker import Told, Worker, heard
+from serving.offline.worker import Duty, Told, Worker, heard
 
 _OBJECT_STORE_BYTES = 80 * 2**20  # no text passes through it; Ray's least is 75 MiB
 _STDERR = 2
@@ -97,19 +96,15 @@ def _start(ray: Any, cluster: str | None) -> None:
         raise OfflineError(f"There is no Ray at {cluster} ({error}).") from error
 
 
-def work_here(
-    job: OfflineJob, folder: str, numbers: Sequence[int], *, allow_code: str | None
-) -> Generator[Told]:
+def work_here(duty: Duty, numbers: Sequence[int]) -> Generator[Told]:
     """As `work`, in this process: for what is done before Ray would have started."""
-    worker = Worker(job.to_bytes(), folder, usable_cores(), allow_code)
+    worker = Worker(duty, usable_cores())
     for number in numbers:
         for batch in worker({"item": [number]}):
             yield heard({name: values[0] for name, values in batch.items()})
 
 
-def work(
-    job: OfflineJob, folder: str, numbers: Sequence[int], *, gpus: int, allow_code: str | None
-) -> Generator[Told]:
+def work(duty: Duty, numbers: Sequence[int], *, gpus: int) -> Generator[Told]:
     """What workers tell while they do the pieces of these *numbers*, in no order.
 
     Raises `WorkerLost` when they die too often on one piece.
@@ -128,7 +123,7 @@ def work(
         told = pieces.map_batches(
             Worker,
             batch_size=None,
-            fn_constructor_args=(job.to_bytes(), folder, size.cores, allow_code),
+            fn_constructor_args=(duty, size.cores),
             compute=data.ActorPoolStrategy(
                 size=min(size.count, len(numbers)), max_tasks_in_flight_per_actor=2
             ),
