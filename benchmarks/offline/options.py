@@ -22,6 +22,7 @@ class OfflineBenchOptions:
     engine_rows: int = field(
         default=20_000, metadata={"help": "Of these, as many for the bare engine each time."}
     )
+    part_rows: int = field(default=20_000, metadata={"help": "Rows of a part."})
     rounds: int = field(default=1, metadata={"help": "Rounds: the engine, all rows, the engine."})
     seed: int = field(default=0, metadata={"help": "Seed of the texts."})
     output: Path | None = field(

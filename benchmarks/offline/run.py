@@ -41,8 +41,11 @@ def run_offline(options: OfflineBenchOptions) -> OfflineRecord:
 
     Raises `BenchmarkError` with one sentence for what is wrong or missing.
     """
-    if min(options.rows, options.engine_rows, options.rounds) < 1:
-        raise ImpossibleOption("--rows, --engine-rows and --rounds must be at least 1.")
+    counts = (options.rows, options.engine_rows, options.part_rows, options.rounds)
+    if min(counts) < 1:
+        raise ImpossibleOption(
+            "--rows, --engine-rows, --part-rows and --rounds must be at least 1."
+        )
     package = open_package(find_folder(options.package, "package"))
     texts = different(WORKLOADS[options.workload](options.rows, options.seed))
     batch = _best_batch(package, texts[:_CHOOSING_TEXTS])
@@ -54,7 +57,7 @@ def run_offline(options: OfflineBenchOptions) -> OfflineRecord:
         for number in track(range(options.rounds), "Rounds", console=console, transient=True):
             target = Path(work) / f"answers-{number}"
             before = engine()
-            offline = _offline(package, source, target, options.rows)
+            offline = _offline(package, source, target, options)
             rounds.append(OfflineRound(before=before, offline=offline, after=engine()))
     record = OfflineRecord(
         rounds=rounds,
@@ -63,6 +66,7 @@ def run_offline(options: OfflineBenchOptions) -> OfflineRecord:
             "rows": options.rows,
             "engine_rows": len(texts[: options.engine_rows]),
             "engine_batch": batch,
+            "part_rows": options.part_rows,
             "lanes": usable_cores(),
             "rounds": options.rounds,
             "seed": options.seed,
@@ -77,14 +81,16 @@ def run_offline(options: OfflineBenchOptions) -> OfflineRecord:
 
 
 def different(texts: Sequence[str]) -> list[str]:
-    """The same texts, each once: what was there before gets its place as one more word.
+    """The same texts, each once: what was there before gets its place as a last word.
 
     What stands there twice would be computed once, which the engine does not do.
     """
     seen: set[str] = set()
     found = []
     for place, text in enumerate(texts):
-        once = f"{text} {place}" if text in seen else text
+        once = text
+        while once in seen:
+            once = f"{once} {place}"
         seen.add(once)
         found.append(once)
     return found
@@ -125,9 +131,14 @@ def _engine(package: Package, texts: Sequence[str], batch: int) -> Pass:
     )
 
 
-def _offline(package: Package, source: Path, target: Path, rows: int) -> Pass:
+def _offline(package: Package, source: Path, target: Path, options: OfflineBenchOptions) -> Pass:
     command = [sys.executable, "-m", "miniml", "predict", "--json"]
-    given = {"--package": package.folder, "--input": source, "--output": target}
+    given = {
+        "--package": package.folder,
+        "--input": source,
+        "--output": target,
+        "--part-rows": options.part_rows,
+    }
     words = [str(word) for pair in given.items() for word in pair]
     cpu_s = 0.0
 
@@ -150,11 +161,11 @@ def _offline(package: Package, source: Path, target: Path, rows: int) -> Pass:
             return document
 
     document, run_s, load = _timed(measure)
-    if document["new_rows"] != rows:
-        raise BenchmarkError(f"{document['new_rows']} rows were answered, not {rows}.")
+    if document["new_rows"] != options.rows:
+        raise BenchmarkError(f"{document['new_rows']} rows were answered, not {options.rows}.")
     return Pass(
         texts_per_s=document["texts_per_s"],
-        cpu_ms=round(cpu_s / rows * 1e3, 4),
+        cpu_ms=round(cpu_s / options.rows * 1e3, 4),
         run_s=round(run_s, 2),
         load_1min=load,
     )

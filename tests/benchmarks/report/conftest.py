@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.core.record import CoreRecord
 from benchmarks.knowing import CacheRecord
+from benchmarks.offline.record import OfflineRecord, OfflineRound, Pass
 from benchmarks.peers.checking import LabelAgreement
 from benchmarks.peers.record import PeersRecord
 from benchmarks.peers.runs import PeerRun, ServerCost
@@ -337,6 +338,24 @@ def a_soak() -> dict[str, Any]:
     ).document()
 
 
+def an_offline() -> dict[str, Any]:
+    """As `bench offline` writes it: two rounds."""
+
+    def seen(texts_per_s: float) -> Pass:
+        return Pass(texts_per_s=texts_per_s, cpu_ms=1.0, run_s=50.0, load_1min=0.5)
+
+    return OfflineRecord(
+        rounds=[
+            OfflineRound(before=seen(1000.0), offline=seen(rate), after=seen(980.0))
+            for rate in (940.0, 950.0)
+        ],
+        scenario={"workload": "queries", "rows": 100_000, "lanes": 2, "rounds": 2, "seed": 0},
+        package_digest="d" * 64,
+        precision="int8-row-wise",
+        package={"name": "demo", "base_model": "a/model", "gates": dict(GATES)},
+    ).document()
+
+
 DOCUMENTS: Mapping[str, Callable[[], Mapping[str, Any]]] = {
     "load": a_load,
     "slo": an_slo,
@@ -348,6 +367,7 @@ DOCUMENTS: Mapping[str, Callable[[], Mapping[str, Any]]] = {
     "core": a_core,
     "engine": an_engine,
     "cache": a_cache,
+    "offline": an_offline,
     "peers": lambda: _peers_record().document(),
 }
 
