@@ -61,16 +61,7 @@ def run_offline(options: OfflineBenchOptions) -> OfflineRecord:
             rounds.append(OfflineRound(before=before, offline=offline, after=engine()))
     record = OfflineRecord(
         rounds=rounds,
-        scenario={
-            "workload": options.workload,
-            "rows": options.rows,
-            "engine_rows": len(texts[: options.engine_rows]),
-            "engine_batch": batch,
-            "part_rows": options.part_rows,
-            "lanes": usable_cores(),
-            "rounds": options.rounds,
-            "seed": options.seed,
-        },
+        scenario=_scenario(options, batch),
         package_digest=package.digest,
         precision=package.config.precision,
         package=about_package(package),
@@ -78,6 +69,19 @@ def run_offline(options: OfflineBenchOptions) -> OfflineRecord:
     path = record.write(options.output or default_path("offline"))
     _log.info("The record is %s", path)
     return record
+
+
+def _scenario(options: OfflineBenchOptions, batch: int) -> dict[str, Any]:
+    return {
+        "workload": options.workload,
+        "rows": options.rows,
+        "engine_rows": min(options.engine_rows, options.rows),
+        "engine_batch": batch,
+        "part_rows": options.part_rows,
+        "lanes": usable_cores(),
+        "rounds": options.rounds,
+        "seed": options.seed,
+    }
 
 
 def different(texts: Sequence[str]) -> list[str]:
