@@ -83,6 +83,8 @@ def _rpc(name: str) -> Any:
     health_check_period_s=5,
     health_check_timeout_s=5,
     graceful_shutdown_wait_loop_s=0.5,
+    # Where replicas are replaced, a new one is ready before an old one goes, the only one too.
+    max_surge_percent=25,
     # At INFO a record would be made for every request, and dropped.
     logging_config={"encoding": "JSON", "enable_access_log": False, "log_level": "WARNING"},
 )
@@ -170,12 +172,14 @@ def build(args: ServeSettings) -> serve.Application:
     folder, digest = locate(args.package, digest=args.digest)
     config = read_config(folder)
     refuse_unknown_code(config.canonicalizer, args.allow_code)
-    gpus = gpus_for(config, args.device)
+    gpus = gpus_for(config, args.device, args.gpus)
     lanes = _told_lanes(config, args)
     cpus = lanes.count * lanes.threads if lanes else usable_cores()
     deployment: Any = Encoder  # the decorators turn the class into one
     needs = {"num_cpus": cpus, **({"num_gpus": gpus} if gpus else {})}
-    sized = deployment.options(ray_actor_options=needs, **replicas_for(args))
+    # Ray's own schema takes no None for it.
+    spread = {"max_replicas_per_node": most} if (most := args.max_replicas_per_node) else {}
+    sized = deployment.options(ray_actor_options=needs, **spread, **replicas_for(args))
     application: serve.Application = sized.bind(str(folder), digest, lanes or cpus, args)
     return application
 

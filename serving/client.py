@@ -54,7 +54,7 @@ class _Common:
         *,
         api_key: str | None = None,
         timeout_s: float = 60.0,
-        tries: int = 6,
+        tries: int = 8,
         texts_per_call: int = 64,
     ) -> None:
         self.url = url.rstrip("/")

@@ -25,6 +25,14 @@ _HAPROXY = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    # A replica that ends without a word has not answered, and to answer twice changes nothing: HAProxy
+    # asks another. No more than two others, since a request might be what ended it.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_RETRIES": "2",
+    # A machine that lost its power answers nothing; Ray would wait 5 s for each connection to it.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
+    # Of a HAProxy that died Ray would learn after three times 10 s.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     # Nothing else routes to a local replica, so there is no balancer to wait for at shut-down.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
 }

@@ -27,11 +27,11 @@ _PROFILE_BATCH = 64
 _PROFILE_USUAL = (8, 64)
 
 
-def gpus_for(config: PackageConfig, device: Device) -> int:
-    """GPUs that a replica of this package needs: 0 or 1.
+def gpus_for(config: PackageConfig, device: Device, share: float | None = None) -> float:
+    """GPUs that a replica of this package needs: 0, or the *share* of one, which is 1 unless told.
 
     Raises `PackageError` when *device* is not what the package was exported for: a graph is timed
-    and judged on one kind of device, and proves nothing on the other.
+    and judged on one kind of device, and proves nothing on the other; or for a share of no GPU.
     """
     made_for: Device = "cuda" if config.runtime in GPU_RUNTIMES else "cpu"
     if device not in ("auto", made_for):
@@ -39,7 +39,12 @@ def gpus_for(config: PackageConfig, device: Device) -> int:
             f"{config.name} was exported for {made_for} ({config.precision}), not for {device};"
             f" run miniml export --target {device} for one that is, or serve this with --device auto."
         )
-    return int(made_for == "cuda")
+    if made_for == "cpu" and share is not None:
+        raise PackageError(
+            f"{config.name} was exported for cpu ({config.precision}), so its replicas have no GPU"
+            f" to share; leave out --gpus {share:g}."
+        )
+    return (share or 1) if made_for == "cuda" else 0
 
 
 def default_streams(runtime: Runtime) -> int | None:

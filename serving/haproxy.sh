@@ -3,8 +3,8 @@
 #   its pages of metrics and statistics answer on this machine alone, not on every interface;
 #   its admin socket is its owner's alone, not everybody's on the machine;
 #   a caller has so many seconds for a request's head, not an hour.
-# And where Ray makes a 500 of a replica that is lost or not to be found, it stays a 502 or 503, which
-# callers may ask again, in our errors' form.
+# And where Ray makes a 500 of a replica that is lost or not to be found, or a 404 while it has not said
+# yet what is served, it is a 502 or 503, after which callers may ask again, in our errors' form.
 # Ray takes this for its binary (RAY_SERVE_HAPROXY_BINARY_PATH) and writes the file after -f anew each
 # time. MINIML_HAPROXY is the real one.
 config=
@@ -14,18 +14,21 @@ for argument in "$@"; do
   previous=$argument
 done
 error() { # status, type, message
-  printf '%s' "http-error status $1 content-type application/json string \
+  printf '%s' "status $1 content-type application/json string \
 '{\"error\":{\"type\":\"$2\",\"message\":\"$3\",\"hint\":\"Ask again.\"}}' hdr retry-after 1"
 }
 if [ -n "$config" ]; then
   shut="$config.shut"
+  lost=$(error 502 ReplicaLost "The replica ended before it answered.")
+  none=$(error 503 NoReplica "No replica can be reached.")
+  unserved="s|^\( *http-request return \)status 404 .*|\1$none|"
+  grep -q '^ *use_backend ' "$config" && unserved='s/^//' # something is served; it stays
   here='s/^\( *bind \)\*\{0,1\}:\([0-9][0-9]*\)$/\1127.0.0.1:\2/'
   sed -e "/^frontend prometheus/,/^frontend http/$here" -e "/^listen stats/,\$$here" \
     -e 's/^\( *stats socket .*\) mode 666 /\1 mode 600 /' \
     -e "/^defaults/,/^ *mode http/s/^\( *\)mode http\$/&\n\1timeout http-request ${MINIML_BODY_TIMEOUT_S:-30}s/" \
-    -e "s|^\( *\)errorfile 502 .*|\1$(error 502 ReplicaLost "The replica ended before it answered.")|" \
-    -e "s|^\( *\)errorfile 503 .*|\1$(error 503 NoReplica "No replica can be reached.")|" \
-    -e '/^ *errorfile 504 /d' \
+    -e "s|^\( *\)errorfile 502 .*|\1http-error $lost|" -e "s|^\( *\)errorfile 503 .*|\1http-error $none|" \
+    -e '/^ *errorfile 504 /d' -e "/^backend default_backend/,/^backend/$unserved" \
     "$config" >"$shut" && mv "$shut" "$config"
 fi
 exec "${MINIML_HAPROXY:-haproxy}" "$@"

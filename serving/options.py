@@ -33,9 +33,15 @@ class ServeOptions:
         default="auto",
         metadata={"help": "cpu or cuda: refuse a package exported for the other."},
     )
+    gpus: float | None = field(
+        default=None, metadata={"help": "GPU of each replica; default 1; 0.5: two share one."}
+    )
     min_replicas: int = field(default=1, metadata={"help": "Replicas at least; 0: none when idle."})
     max_replicas: int | None = field(
         default=None, metadata={"help": "Replicas at most: as many as the work needs are started."}
+    )
+    max_replicas_per_node: int | None = field(
+        default=None, metadata={"help": "Of them on one machine of a cluster at most."}
     )
     queue_goal_ms: float = field(
         default=50.0,

@@ -66,7 +66,7 @@ def serve(options: ServeOptions) -> None:
                 settings = settings_for(options, package=str(folder), digest=digest)
                 config = read_config(folder)
                 open_canonicalizer(config.canonicalizer, allow_code=settings.allow_code)
-                gpus = gpus_for(config, settings.device)
+                gpus = gpus_for(config, settings.device, settings.gpus)
                 refuse_too_many_replicas(options)
                 with _logging(settings) as settings, no_orphans(), _ray(options, stop):
                     url = _start(options, settings, gpus, stop)
@@ -209,7 +209,7 @@ def _listen(options: ServeOptions) -> None:
         ) from error
 
 
-def _start(options: ServeOptions, settings: ServeSettings, gpus: int, stop: threading.Event) -> str:
+def _start(options: ServeOptions, settings: ServeSettings, gpus: float, stop: threading.Event) -> str:
     """Deploy, and return the URL once a request was answered there."""
     _go_on_unless(stop)
     _refuse_missing_gpus(settings.package, gpus)
@@ -240,7 +240,7 @@ def _go_on_unless(stop: threading.Event) -> None:
         raise _StoppedEarlyError
 
 
-def _refuse_missing_gpus(package: str, gpus: int) -> None:
+def _refuse_missing_gpus(package: str, gpus: float) -> None:
     """Raise `PackageError` where Ray would wait for a GPU for ever."""
     import ray as untyped_ray
 

@@ -27,8 +27,14 @@ class ServeSettings(BaseSettings):
     device: Device = Field(default="auto", description="Refuse a package for the other device.")
     lanes: int | None = Field(default=None, ge=1, description="Batches run at once.")
     threads: int | None = Field(default=None, ge=1, description="Threads of each lane.")
+    gpus: float | None = Field(
+        default=None, gt=0, le=1, description="GPU of a replica whose package runs on one."
+    )
     min_replicas: int = Field(default=1, ge=0, description="Replicas there are at least.")
     max_replicas: int = Field(default=1, ge=1, description="Replicas there may be.")
+    max_replicas_per_node: int | None = Field(
+        default=None, ge=1, le=100, description="On one machine of a cluster."
+    )
     queue_goal_ms: float = Field(
         default=50.0,
         gt=0,
@@ -98,8 +104,10 @@ def settings_for(options: ServeOptions, *, package: str, digest: str) -> ServeSe
         device=options.device,
         lanes=options.lanes,
         threads=options.threads,
+        gpus=options.gpus,
         min_replicas=options.min_replicas,
         max_replicas=most_replicas(options),
+        max_replicas_per_node=options.max_replicas_per_node,
         queue_goal_ms=options.queue_goal_ms,
         max_queue_ms=options.max_queue_ms,
         cache_bytes=round(options.cache_mb * 2**20),

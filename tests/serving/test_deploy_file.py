@@ -63,6 +63,7 @@ def exported(path: Path) -> dict[str, str]:
         {"lanes": 3, "threads": 1, "max_queue_ms": 750.5, "device": "cpu"},
         {"host": "0.0.0.0", "insecure": True, "haproxy": False},
         {"grpc_port": 9123},
+        {"threads": 1, "min_replicas": 2, "max_replicas": 6, "max_replicas_per_node": 2},
         {
             "otlp": "http://127.0.0.1:4318",
             "trace_share": 0.25,
@@ -90,6 +91,10 @@ def test_the_file_means_what_serve_would_do(
     assert deployment.name == running.name
     assert deployment.max_ongoing_requests == running.max_ongoing_requests
     assert deployment.ray_actor_options.num_cpus == running.ray_actor_options["num_cpus"]
+    assert running._replica_config.max_replicas_per_node == options.max_replicas_per_node
+    if options.max_replicas_per_node:
+        assert deployment.max_replicas_per_node == options.max_replicas_per_node
+    assert deployment.max_surge_percent == 25
     assert not deployment.logging_config.enable_access_log
 
 

@@ -43,7 +43,7 @@ def test_a_port_that_is_listened_at_is_not_free(monkeypatch: pytest.MonkeyPatch)
 def test_haproxys_side_doors_are_shut(tmp_path: Path) -> None:
     """Its pages become this machine's, the socket its owner's; the door itself stays as wide as it was.
 
-    And its own 502 and 503 are no 500.
+    And its own 502 and 503 are no 500, nor a 404 while nothing is served yet.
     """
     config = tmp_path / "haproxy.cfg"
     config.write_text(
@@ -53,6 +53,7 @@ def test_haproxys_side_doors_are_shut(tmp_path: Path) -> None:
         "frontend prometheus\n    bind :9101\n    mode http\n"
         "frontend http_frontend\n    bind *:8000\n    bind 127.0.0.1:8001\n"
         "frontend grpc_frontend\n    bind *:9000 proto h2\n"
+        "backend default_backend\n    http-request return status 404 content-type text/plain\n"
         "listen stats\n  bind *:8404\n  stats enable\n"
     )
     ours = to_export(haproxy=True)
@@ -70,6 +71,7 @@ def test_haproxys_side_doors_are_shut(tmp_path: Path) -> None:
         assert "    timeout http-request 7s" in lines
         assert [line.split()[2] for line in lines if "http-error status" in line] == ["502", "503"]
         assert not any("errorfile" in line for line in lines)
+        assert [line for line in lines if "status 404" in line] == []
         assert lines[-1] == "  stats enable"
 
 

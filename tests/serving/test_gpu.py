@@ -161,6 +161,18 @@ def test_a_package_runs_on_what_it_was_exported_for(
         gpus_for(config, device)
 
 
+def test_replicas_may_share_a_gpu(make_package: MakePackage) -> None:
+    """Ray is asked for the share that was told; a package for a CPU has none to share."""
+    package = make_package(runtime="cuda")
+    settings = ServeSettings(package=str(package.folder), gpus=0.5, max_replicas_per_node=2)
+    running: Any = build(settings)._bound_deployment
+
+    assert running.ray_actor_options["num_gpus"] == 0.5
+    assert running._replica_config.max_replicas_per_node == 2
+    with pytest.raises(PackageError, match=r"have no GPU to share; leave out --gpus 0\.5"):
+        gpus_for(make_package().config, "auto", 0.5)
+
+
 @pytest.mark.parametrize("runtime", ["onnxruntime", "cuda"])
 def test_the_replica_asks_ray_for_what_it_needs(
     make_package: MakePackage, runtime: Runtime
