@@ -68,13 +68,14 @@ def decide(
 ) -> tuple[int, ScalingMemory]:
     """Replicas there should be from now on, within least and most, and what to remember.
 
-    Up at once, to all that is needed. Down only to the most that was needed within keep_s.
+    Up at once, to all that is needed. Down only to the most that was needed within keep_s. What is
+    remembered of the future, the clock having been set back, is taken for now.
     """
     now_needed = replicas_needed(reported, goal)
-    busy_at_s = now_s if now_needed else memory.busy_at_s
+    busy_at_s = now_s if now_needed else min(memory.busy_at_s, now_s)
     least = max(goal.least, 1 if now_s - busy_at_s < goal.idle_s else 0)
     recent = [
-        (at_s, count)
+        (min(at_s, now_s), count)
         for at_s, count in memory.needed
         if now_s - at_s < goal.keep_s and count > now_needed
     ]

@@ -209,7 +209,9 @@ def _listen(options: ServeOptions) -> None:
         ) from error
 
 
-def _start(options: ServeOptions, settings: ServeSettings, gpus: float, stop: threading.Event) -> str:
+def _start(
+    options: ServeOptions, settings: ServeSettings, gpus: float, stop: threading.Event
+) -> str:
     """Deploy, and return the URL once a request was answered there."""
     _go_on_unless(stop)
     _refuse_missing_gpus(settings.package, gpus)

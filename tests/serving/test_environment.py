@@ -69,7 +69,12 @@ def test_haproxys_side_doors_are_shut(tmp_path: Path) -> None:
         ]
         assert "    stats socket /x/admin.sock mode 600 level admin expose-fd listeners" in lines
         assert "    timeout http-request 7s" in lines
-        assert [line.split()[2] for line in lines if "http-error status" in line] == ["502", "503"]
+        assert sum("wait-for-body time 7s if" in line for line in lines) >= 1
+        assert [line.split()[2] for line in lines if "http-error status" in line] == [
+            "502",
+            "503",
+            "408",
+        ]
         assert not any("errorfile" in line for line in lines)
         assert [line for line in lines if "status 404" in line] == []
         assert lines[-1] == "  stats enable"

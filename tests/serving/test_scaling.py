@@ -109,6 +109,18 @@ def test_down_only_after_it_was_enough_for_a_while() -> None:
     assert wanted == [high] * 60 + [middle] * 30 + [low] * 110
 
 
+def test_a_clock_set_back_delays_nothing_for_longer_than_it_would() -> None:
+    """An hour earlier by the clock, what was needed is kept for keep_s, and the last for idle_s."""
+    goal = replace(GOAL, least=0)
+    high, memory = decide(replace(STEADY, load=8.0, latest=8.0), goal, ScalingMemory(), 3600.0)
+    counts = []
+    for second in range(400):
+        count, memory = decide(NOTHING, goal, memory, float(second))
+        counts.append(count)
+
+    assert counts == [high] * 60 + [1] * 240 + [0] * 100
+
+
 def test_to_zero_and_back() -> None:
     """Where none is the least, the last goes only after idle_s without work; work brings it back."""
     goal = replace(GOAL, least=0)
