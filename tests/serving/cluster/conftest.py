@@ -200,7 +200,10 @@ class Nodes:
 
     def wait_ready(self, replicas: int = REPLICAS) -> None:
         """Until so many replicas run, and every node answers."""
-        wait_until(lambda: len(self.replicas()) == replicas)
+        try:
+            wait_until(lambda: len(self.replicas()) == replicas)
+        except AssertionError:
+            pytest.fail(f"no {replicas} replicas: {self.told()}")
         for url in (self.url, *(self.urls[each.node] for each in self.replicas())):
             wait_until(partial(self.answers, url))
 
@@ -414,14 +417,14 @@ def _capacity_per_s(url: str, questions: Iterator[tuple[str, list[float]]]) -> f
 
 
 def hanging(package: Package, target: Path) -> Package:
-    """*package* with a graph that answers the same, but never ends for a text with an unknown word."""
-    unknown = 1  # the id of [UNK]
+    """*package* with a graph that answers the same, but never ends for a text with a plural."""
+    plural = 15  # the id of ##s
     model = onnx.load(str(package.folder / MODEL))
     graph = model.graph
     graph.node[-1].output[0] = "answers"
     endless = [
-        helper.make_node("Equal", ["input_ids", "unknown"], ["is_unknown"]),
-        helper.make_node("Cast", ["is_unknown"], ["ones"], to=TensorProto.INT64),
+        helper.make_node("Equal", ["input_ids", "plural"], ["is_plural"]),
+        helper.make_node("Cast", ["is_plural"], ["ones"], to=TensorProto.INT64),
         helper.make_node("ReduceMax", ["ones"], ["any"], keepdims=0),
         helper.make_node("Mul", ["any", "many"], ["turns"]),
         helper.make_node("Loop", ["turns", "", "answers"], ["logits"], body=_turn(graph.output[0])),
@@ -429,7 +432,7 @@ def hanging(package: Package, target: Path) -> Package:
     graph.node.extend(endless)
     graph.initializer.extend(
         [
-            numpy_helper.from_array(np.array(unknown), "unknown"),
+            numpy_helper.from_array(np.array(plural), "plural"),
             numpy_helper.from_array(np.array(2**62), "many"),
         ]
     )
@@ -462,7 +465,7 @@ def _turn(logits: onnx.ValueInfoProto) -> onnx.GraphProto:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory, build: Callable[[Path], Package]) -> Package:
-    """One tiny package for all; a word that it does not know hangs a lane for ever."""
+    """One tiny package for all; a plural hangs a lane for ever."""
     folder = tmp_path_factory.mktemp("package")
     return hanging(build(folder / "plain"), folder / "tiny")
 

@@ -20,7 +20,7 @@ from serving.settings import ServeSettings
 
 BACK_S = 10.0  # the issue's own line: until then p99 is as it was
 LONG_S = 240.0
-STUCK = "what is this"  # the package hangs for ever at words it does not know
+STUCK = "goods"  # the package hangs for ever at a plural
 MakePackage = Callable[..., Package]
 
 
