@@ -82,9 +82,10 @@ class Driver:
     def stop(self) -> None:
         """Serve first, and then the nodes."""
         import ray as untyped_ray
-        from ray import serve
+        from ray import serve as untyped_serve
 
         ray: Any = untyped_ray
+        serve: Any = untyped_serve
         serve.shutdown()
         ray.shutdown()
         self._cluster.shutdown()

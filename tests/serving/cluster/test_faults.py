@@ -6,12 +6,14 @@ at the end.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from serving.client import Client, RemoteError
@@ -136,6 +138,31 @@ def test_redis_is_shared_by_nodes_and_may_die(
         wait_until(lambda: hits() > before)
 
     fails_nobody(told)
+
+
+def test_a_full_disk_stops_nobody(trial: Any, nodes: Any, settings: ServeSettings) -> None:
+    """No file of a replica grows any more: lines of the log are dropped and counted, answers are not."""
+    log = settings.request_log
+    assert log
+    replicas = [each.process for each in nodes.replicas()]
+    before = [process.rlimit(psutil.RLIMIT_FSIZE) for process in replicas]
+
+    def limit(soft: int) -> None:
+        for process, (_, hard) in zip(replicas, before, strict=True):
+            process.rlimit(psutil.RLIMIT_FSIZE, (soft, hard))
+
+    def dropped() -> bool:
+        metrics = httpx.get(f"{nodes.url}/metrics", timeout=60).text
+        told = re.findall(r"^miniml_request_log_dropped_total\S* (\S+)$", metrics, re.MULTILINE)
+        return any(float(count) > 0 for count in told)
+
+    told = trial("a full disk", lambda: limit(log.stat().st_size), over=dropped)
+    full = log.stat().st_size
+    limit(before[0][0])
+
+    fails_nobody(told)
+    with Client(nodes.url) as client:
+        wait_until(lambda: client.predict("good") and log.stat().st_size > full)
 
 
 def test_the_registry_may_be_gone(trial: Any, nodes: Any, package: Package) -> None:
