@@ -26,9 +26,12 @@ _HAPROXY = {
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     # A replica that ends without a word has not answered, and to answer twice changes nothing: HAProxy
-    # asks another. No more than two others, since a request might be what ended it.
+    # asks another; three times at most, since a request might be what ended it. A replica that refuses a
+    # connection is asked nothing more until it answers two checks, half a second: else, where a machine
+    # went with two of three, both would be asked in turn.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-    "RAY_SERVE_HAPROXY_RETRIES": "2",
+    "RAY_SERVE_HAPROXY_RETRIES": "3",
+    "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
     # A machine that lost its power answers nothing; Ray would wait 5 s for each connection to it.
     "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
     # Of a HAProxy that died Ray would learn after three times 10 s.
