@@ -60,8 +60,9 @@ def loggers_as_they_were() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests (`make test`), a room's tests stay together: what is made
-    once a session, a Ray, a trained checkpoint, is made once in all.
+    """A room's tests stay in one process where several share the work (`make test`).
+
+    So what is made once a session, a Ray or a trained checkpoint, is made once in all.
     """
     for item in items:
         room = item.path.relative_to(Path(__file__).parent).parts[0]
