@@ -128,6 +128,7 @@ _stage(app, "transform", "training.options:TransformOptions", "training.transfor
 _stage(app, "train", "training.options:TrainOptions", "training.train:train")
 _stage(app, "export", "export.options:ExportOptions", "export.pipeline:export_package")
 _stage(app, "serve", "serving.options:ServeOptions", "serving.server:serve")
+_stage(app, "deploy", "serving.options:DeployOptions", "serving.deploying:deploy")
 _stage(app, "predict", "serving.options:PredictOptions", "serving.predict:predict")
 _stage(app, "top", "serving.options:TopOptions", "serving.top:top")
 _stage(cache_app, "stats", "serving.options:CacheOptions", "serving.known:cache_stats")

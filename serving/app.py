@@ -9,7 +9,7 @@ arguments into `ServeSettings` only when the annotation is a class at run time.
 
 import os
 import sys
-from collections import Counter
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -18,54 +18,28 @@ from ray import serve
 from serving.autoscaler import replicas_for
 from serving.calibration import calibrated_lanes
 from serving.canonical import refuse_unknown_code
+from serving.cluster_store import ClusterStore
 from serving.core import Core
 from serving.errors import EngineFailed, PackageError
+from serving.everywhere import AllReplicas, AllRollouts, ask_all
 from serving.gate import Gate
 from serving.gpu import default_streams, gpus_for
 from serving.keys import KeyRing
 from serving.lanes import Lanes, choose_lanes, usable_cores
-from serving.locate import locate
-from serving.metrics import side_by_side
+from serving.ledger import Ledger
+from serving.locate import locate, locate_apart
 from serving.package import PackageConfig, open_package, read_config
-from serving.protocols.asgi import AsgiApp
 from serving.protocols.replicas import Here
 from serving.protocols.surface import build_endpoint
 from serving.replica_log import write_to_rays_file
+from serving.rollout import Rollout
 from serving.settings import ServeSettings
+from serving.shelf import Loaded, Shelf
 from serving.shortcut import MAX_ONGOING_REQUESTS
+from serving.wanted import Pinned, first
+from serving.witness import Witness
 
 _SWITCH_INTERVAL_S = 5e-4
-
-
-class AllReplicas:
-    """Every replica of this application: each is asked, by Ray. *here* is this one."""
-
-    def __init__(self, here: Here) -> None:
-        self._here = here
-
-    async def cache_numbers(self) -> dict[str, float]:
-        """Added up."""
-        await self._here.cache_numbers()  # raises when none is kept; that is the same in all
-        total: Counter[str] = Counter()
-        for numbers in await self._everywhere("cache_numbers"):
-            total.update(numbers)
-        return dict(total)
-
-    async def clear_cache(self) -> int:
-        """In each, and in Redis."""
-        # First, so that what it raises is told as it is, not as Ray wraps what others raise.
-        removed = [await self._here.clear_cache()]
-        return sum(removed + await self._everywhere("clear_cache"))
-
-    async def metrics(self) -> bytes:
-        """Each sample with its replica."""
-        return side_by_side(await self._everywhere("metrics"))
-
-    async def _everywhere(self, method: str) -> list[Any]:
-        context = serve.get_replica_context()
-        handle: Any = serve.get_deployment_handle(context.deployment, context.app_name)
-        answers: list[Any] = await handle.broadcast(method).results_async()
-        return answers
 
 
 def _rpc(name: str) -> Any:
@@ -93,25 +67,21 @@ class Encoder:
     """One replica: opens the package, warms up, proves its golden answers, then answers HTTP."""
 
     def __init__(
-        self, folder: str, digest: str, lanes: Lanes | int, settings: ServeSettings
+        self, folder: str, digest: str, lanes: Lanes | int, settings: ServeSettings, name: str = ""
     ) -> None:
         # Set before the first use: a tokenizer pool of its own would fight the lanes for the cores.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         # A lane that comes back from the graph must not wait 5 ms, Python's default, for a turn.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         write_to_rays_file()
-        package = open_package(Path(folder))
-        if package.digest != digest:
-            raise PackageError(f"{folder} is package {package.digest[:12]}, not {digest[:12]}.")
-        if isinstance(lanes, int):  # cores, to be split by what is fastest on this machine
-            lanes = calibrated_lanes(package, lanes)
-        name = serve.get_replica_context().replica_id.unique_id
-        self._core = Core(package, lanes, settings, replica=name)
-        self.miniml_endpoint = build_endpoint(
-            *(self._core, settings),
-            gate=_gate(settings),
-            replicas=self._all_replicas,
-            replica=name,
+        self._lanes, self._settings = lanes, settings
+        self._gate = _gate(settings)
+        self._name = serve.get_replica_context().replica_id.unique_id
+        ledger = Ledger(ClusterStore(), name)
+        start = ledger.proven() or first(read_config(Path(folder)).name, folder, digest)
+        self.miniml_endpoint = Shelf(start.model(), self._load)
+        self._rollout = Rollout(
+            ledger, self.miniml_endpoint, start, replica=self._name, tell=lambda: ask_all("look")
         )
 
     ServerLive = _rpc("ServerLive")
@@ -123,22 +93,19 @@ class Encoder:
 
     async def check_health(self) -> None:
         """Called by Ray; after three failures in a row it replaces the replica."""
-        if not self._core.healthy():
+        self._rollout.look()  # whoever was told of a change knows it already
+        if not self.miniml_endpoint.healthy():
             raise EngineFailed("A lane has stalled.")
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Ray where the number of replicas may change."""
-        return self._core.report()
+        return self.miniml_endpoint.report()
 
     async def drain(self, within_s: float) -> int:
         """Refuse who comes from now on, answer who is here; how many are not answered in time."""
-        return await self.miniml_endpoint.in_flight.finish(within_s)
+        return await self.miniml_endpoint.finish(within_s)
 
-    def _all_replicas(self, here: Here) -> AllReplicas:
-        self._here = here
-        return AllReplicas(here)
-
-    # What `AllReplicas` asks each for.
+    # What `serving.everywhere` asks each for.
 
     async def cache_numbers(self) -> dict[str, float]:
         """Of this replica."""
@@ -150,18 +117,52 @@ class Encoder:
 
     async def metrics(self) -> tuple[str, bytes]:
         """This replica's name and its metrics."""
-        return serve.get_replica_context().replica_id.unique_id, await self._here.metrics()
+        return self._name, await self._here.metrics()
 
-    def __serve_build_asgi_app__(self) -> AsgiApp:
+    async def look(self) -> None:
+        """Something else may be wanted."""
+        self._rollout.look()
+
+    async def rollout_state(self) -> dict[str, Any]:
+        """What this replica serves."""
+        return await self._rollout.state()
+
+    @property
+    def _here(self) -> Here:
+        return self.miniml_endpoint.current.endpoint.here
+
+    def _load(self, source: Pinned) -> Loaded:
+        """Open a package, warm up, prove its golden answers. Raises `PackageError`."""
+        package = open_package(locate_apart(source.package, source.digest))
+        if package.digest != source.digest:
+            raise PackageError(
+                f"{source.package} is package {package.digest[:12]}, not {source.digest[:12]}."
+            )
+        lanes = self._lanes
+        if isinstance(lanes, int):  # cores, to be split by what is fastest on this machine
+            # Measured once, at the start: beside requests they would be measured wrong.
+            lanes = self._lanes = calibrated_lanes(package, lanes)
+        refuse_unknown_code(package.config.canonicalizer, self._settings.allow_code)
+        core, witness = Core(package, lanes, self._settings, replica=self._name), Witness()
+        endpoint = build_endpoint(
+            *(core, self._settings),
+            gate=self._gate,
+            replicas=AllReplicas,
+            replica=self._name,
+            rollouts=AllRollouts(lambda: self._rollout),
+            witnesses=[witness],
+        )
+        return Loaded(source=source, core=core, endpoint=endpoint, witness=witness)
+
+    def __serve_build_asgi_app__(self) -> Shelf:
         """The ASGI app; an object, since Ray takes a bound method for an ASGI 2 app."""
         return self.miniml_endpoint
 
     async def __del__(self) -> None:  # Ray awaits it at shut-down
         """Answer what waits; refuse what comes."""
-        if endpoint := getattr(self, "miniml_endpoint", None):
-            endpoint.in_flight.draining = True
-            await self._core.close()
-            await endpoint.close()
+        if rollout := getattr(self, "_rollout", None):
+            await rollout.close()
+            await self.miniml_endpoint.close()
 
 
 def build(args: ServeSettings) -> serve.Application:
@@ -180,7 +181,9 @@ def build(args: ServeSettings) -> serve.Application:
     # Ray's own schema takes no None for it.
     spread = {"max_replicas_per_node": most} if (most := args.max_replicas_per_node) else {}
     sized = deployment.options(ray_actor_options=needs, **spread, **replicas_for(args))
-    application: serve.Application = sized.bind(str(folder), digest, lanes or cpus, args)
+    # Whoever deploys begins anew: what was rolled out before was on top of something else.
+    name = uuid.uuid4().hex
+    application: serve.Application = sized.bind(str(folder), digest, lanes or cpus, args, name)
     return application
 
 

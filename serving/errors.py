@@ -10,7 +10,9 @@ ServingError                 500  exit code 1
 │   ├── NoCache              404  this server keeps no answers
 │   ├── WrongMethod          405  something is, but not for this method
 │   ├── SlowBody             408  the body did not come in time
+│   ├── Conflict             409  somebody else changed it before
 │   ├── TooLarge             413  body or batch beyond the limit
+│   ├── WrongMedia           415  the body is of another type than the path takes
 │   ├── TextTooLong          422  more tokens than the model reads, and cutting was not allowed
 │   └── WrongInput           422  missing, empty, or of the wrong type
 ├── Unavailable              503  try again later, after retry_after_s
@@ -106,6 +108,18 @@ class TooLarge(BadRequest):
     """The body, a text or the number of texts is beyond the limit."""
 
     status = 413
+
+
+class Conflict(BadRequest):
+    """Somebody else has changed it since it was looked at."""
+
+    status = 409
+
+
+class WrongMedia(BadRequest):
+    """The body is of another type than the path takes."""
+
+    status = 415
 
 
 class TextTooLong(BadRequest):

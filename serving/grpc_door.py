@@ -24,6 +24,7 @@ from serving.shortcut import MAX_ONGOING_REQUESTS, endpoint_here
 
 if TYPE_CHECKING:
     from serving.protocols.asgi import Endpoint
+    from serving.shelf import Shelf
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 _ASK_AGAIN_S = 0.1
@@ -65,7 +66,7 @@ class Straight(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no t
     Ray's server reads `_method_handlers` and sets it to its own handlers.
     """
 
-    def __init__(self, servicer: Any, *, endpoint: Callable[[], Endpoint | None]) -> None:
+    def __init__(self, servicer: Any, *, endpoint: Callable[[], Endpoint | Shelf | None]) -> None:
         self._find = endpoint
         self._free = asyncio.Semaphore(MAX_ONGOING_REQUESTS)
         self._method_handlers = {
@@ -92,7 +93,7 @@ class Straight(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no t
         }
 
     @cached_property
-    def _endpoint(self) -> Endpoint | None:
+    def _endpoint(self) -> Endpoint | Shelf | None:
         return self._find()
 
     async def _call(self, name: str, through_ray: Handler, body: bytes, context: Any) -> Any:

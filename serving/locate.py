@@ -1,11 +1,19 @@
-"""From a reference to a verified local folder: serving's only use of the registry."""
+"""From a reference to a verified local folder: serving's only use of the registry.
+
+python -m serving.locate REFERENCE DIGEST
+"""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from serving.errors import PackageError
 from serving.package import open_package
+
+_FETCH_S = 1800.0  # a large package from a distant bucket
 
 
 def locate(reference: str, *, digest: str | None = None) -> tuple[Path, str]:
@@ -45,3 +53,42 @@ def pin(reference: str) -> tuple[str, str]:
 
     version = store.resolve(reference, kind="package")
     return version.reference, version.digest
+
+
+def locate_apart(reference: str, digest: str) -> Path:
+    """As `locate`, in a process of its own where the registry is needed: MLflow would stay with this one.
+
+    Raises `PackageError`.
+    """
+    if Path(reference).is_dir():
+        return locate(reference, digest=digest)[0]
+    # Ray extends its workers' path; what this process can import, the other can.
+    path = os.pathsep.join(filter(None, sys.path))
+    try:
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-m", "serving.locate", reference, digest],
+            capture_output=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": path},
+            timeout=_FETCH_S,
+        )
+    except subprocess.CalledProcessError as error:
+        told = error.stderr.decode(errors="replace").strip().splitlines()
+        raise PackageError(told[-1] if told else f"{reference} cannot be fetched.") from error
+    except subprocess.TimeoutExpired as error:
+        raise PackageError(f"{reference} was not fetched within {_FETCH_S:g} s.") from error
+    return Path(done.stdout.decode().splitlines()[-1])
+
+
+def _main(reference: str, digest: str) -> None:
+    try:
+        folder, _ = locate(reference, digest=digest)
+    except Exception as error:
+        if getattr(error, "exit_code", None) is None:
+            raise
+        sys.exit(" ".join(filter(None, (str(error), getattr(error, "hint", "")))))
+    sys.stdout.write(f"{folder}\n")
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

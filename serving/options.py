@@ -90,6 +90,38 @@ class ServeOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeployOptions:
+    """Serve another package on a server that runs; it goes back by itself when the new one fails.
+
+    [bold]miniml deploy reviews@champion --url http://127.0.0.1:8000 --watch 2m[/]
+
+    With keys, $MINIML_API_KEY must hold an admin's.
+    """
+
+    package: str | None = field(
+        default=None,
+        metadata={"argument": "PACKAGE", "help": "NAME, NAME@alias, a folder, ...: latest."},
+    )
+    url: str = field(default="http://127.0.0.1:8000", metadata={"help": "The server to change."})
+    watch: str = field(
+        default="2m",
+        metadata={
+            "help": "Time, as 90s or 2m, in which it is judged by failures and p99; 0: not at all."
+        },
+    )
+    p99_ms: float | None = field(
+        default=None,
+        metadata={"help": "What its p99 may be; default: twice what it was before, 20 ms more."},
+    )
+    name: str | None = field(
+        default=None, metadata={"help": "Which model, where a server has several."}
+    )
+    rollback: bool = field(
+        default=False, metadata={"help": "Go back at once to the package before."}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PredictOptions:
     """Classify texts, with a server or without one; with --output, files of any size.
 

@@ -66,6 +66,9 @@ class ServeSettings(BaseSettings):
     max_streams: int = Field(default=64, ge=1, description="Streams of lines at once; then 429.")
     keys: str | None = Field(default=None, description="File of API keys; who has none gets 401.")
     local_only: bool = Field(default=False, description="gRPC: refuse callers from other machines.")
+    rollout_without_key: bool = Field(
+        default=False, description="Without keys: who is on this machine may change the package."
+    )
     allow_code: str | None = Field(
         default=None, description="module:function that a package may have its texts changed by."
     )
@@ -116,6 +119,7 @@ def settings_for(options: ServeOptions, *, package: str, digest: str) -> ServeSe
         keys=None if keys is None else str(keys),
         # Ray binds the ports of gRPC on every interface; who listens here alone answers here alone.
         local_only=bool(options.grpc_port) and keys is None and is_loopback(options.host),
+        rollout_without_key=keys is None and is_loopback(options.host),
         # The environment's word, too, so that it is written down with the rest.
         allow_code=options.allow_code or os.environ.get(ALLOW_CODE),
         otlp_endpoint=options.otlp,

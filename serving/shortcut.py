@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from serving.protocols.asgi import AsgiApp, Endpoint, Message, Send
     from serving.protocols.headers import Headers
     from serving.protocols.leaving import Receive
+    from serving.shelf import Shelf
 
 # Requests held open by one replica. The batcher refuses by milliseconds of work long before; this
 # only bounds sockets and memory.
@@ -47,13 +48,13 @@ def middlewares() -> list[Middleware]:
     return [Middleware(Shortcut, endpoint=endpoint_here)]
 
 
-def endpoint_here() -> Endpoint | None:
+def endpoint_here() -> Endpoint | Shelf | None:
     """This replica's, once it takes requests; none in a proxy or where the application is not ours."""
     try:
         servable: Any = serve.get_replica_context().servable_object
     except RayServeException:
         return None
-    endpoint: Endpoint | None = getattr(servable, "miniml_endpoint", None)
+    endpoint: Endpoint | Shelf | None = getattr(servable, "miniml_endpoint", None)
     return endpoint
 
 
@@ -64,13 +65,13 @@ class Shortcut:
     does not reach them.
     """
 
-    def __init__(self, app: AsgiApp, *, endpoint: Callable[[], Endpoint | None]) -> None:
+    def __init__(self, app: AsgiApp, *, endpoint: Callable[[], Endpoint | Shelf | None]) -> None:
         self._app = app
         self._find = endpoint
         self._free = asyncio.Semaphore(MAX_ONGOING_REQUESTS)
 
     @cached_property
-    def _endpoint(self) -> Endpoint | None:
+    def _endpoint(self) -> Endpoint | Shelf | None:
         return self._find()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:

@@ -65,6 +65,8 @@ SERVING_ORDER = (
     "deploy_file",
     "log_relay",
     "app",
+    "everywhere",
+    "cluster_store",
     "grpc_door",
     "replica_log",
     "autoscaler",
@@ -72,8 +74,14 @@ SERVING_ORDER = (
     "predict",
     "offline",
     "known",
+    "deploying",
     "key_commands",
     "top",
+    "rollout",
+    "shelf",
+    "witness",
+    "probation",
+    "ledger",
     "protocols",
     "gate",
     "metering",
@@ -112,18 +120,20 @@ SERVING_ORDER = (
     "encoding",
     "isa",
     "settings",
+    "wanted",
     "keys",
     "log_file",
     "environment",
     "client",
     "conversation",
+    "amounts",
     "options",
     "locate",
     "package",
     "canonical",
     "errors",
 )
-PURE = ("planner", "cost", "line", "drift", "scaling")
+PURE = ("planner", "cost", "line", "drift", "scaling", "probation", "wanted")
 HEAVY = ("torch", "transformers", "ray", "onnxruntime", "mlflow", "datasets", "matplotlib")
 
 

@@ -45,6 +45,7 @@ from serving.protocols.inference import version_of
 from serving.protocols.leaving import CallerLeft, Receive, unless_left
 from serving.protocols.lines import LINES, Lines
 from serving.protocols.rendering import write_error
+from serving.protocols.replicas import Here
 from serving.request import OTHER, Request
 from serving.settings import ServeSettings
 
@@ -60,7 +61,7 @@ Handler = Callable[[Message, Receive, Send], Awaitable[None]]
 class Endpoint:
     """Answers at the paths of `routes` itself; everything else goes to *documentation*."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a door needs, each from elsewhere
         self,
         core: Core,
         settings: ServeSettings,
@@ -68,8 +69,10 @@ class Endpoint:
         *,
         desk: Desk,
         gate: Gate | None,
+        here: Here,
     ) -> None:
-        """Gate: who may come in; without one, everybody."""
+        """Gate: who may come in; without one, everybody. here: what can be asked of it alone."""
+        self.here = here
         self._core = core
         self._settings = settings
         self._documentation = documentation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,9 +10,10 @@ from serving.core import Core
 from serving.gate import Gate
 from serving.metrics import Metrics
 from serving.protocols.asgi import Endpoint
-from serving.protocols.desk import Desk
+from serving.protocols.desk import Desk, Observer
 from serving.protocols.documentation import build_documentation
 from serving.protocols.replicas import Here, Replicas
+from serving.protocols.rollout_door import Rollouts, add_rollout
 from serving.request_log import RequestLog
 from serving.settings import ServeSettings
 
@@ -20,29 +21,35 @@ if TYPE_CHECKING:
     from serving.tracing import Tracing
 
 
-def build_endpoint(
+def build_endpoint(  # noqa: PLR0913 - every one but the first two has a default that is right
     core: Core,
     settings: ServeSettings,
     *,
     gate: Gate | None = None,
     replicas: Callable[[Here], Replicas] = lambda here: here,
     replica: str = "",
+    rollouts: Rollouts | None = None,
+    witnesses: Sequence[Observer] = (),
 ) -> Endpoint:
     """The ASGI app. gate: who may come in. replicas: all there are, given this one. replica: its name.
 
-    Raises `Unwritable` for a request log that cannot be.
+    rollouts: how another package can be had; None: not at all. witnesses: more who are told of every
+    request. Raises `Unwritable` for a request log that cannot be.
     """
     log = _request_log(settings, replica)
     metrics = Metrics(core.package, partial(_numbers, core, log), core.batch_sizes)
     tracing = _tracing(core)
-    observers = [observer for observer in (metrics, tracing, log) if observer]
+    observers = [observer for observer in (metrics, tracing, log, *witnesses) if observer]
     desk = Desk(
         *(core, gate, observers),
         enter=tracing.enter if tracing else None,
         closing=[each.close for each in (core.spans, log) if each],
     )
-    documentation = build_documentation(core, replicas(Here(core, metrics)), desk)
-    return Endpoint(core, settings, documentation, desk=desk, gate=gate)
+    here = Here(core, metrics)
+    documentation = build_documentation(core, replicas(here), desk)
+    if rollouts:
+        add_rollout(documentation, rollouts, settings)
+    return Endpoint(core, settings, documentation, desk=desk, gate=gate, here=here)
 
 
 def _numbers(core: Core, log: RequestLog | None) -> dict[str, float]:

@@ -100,10 +100,15 @@ def tiny_tokenizer(*, cased: bool = False) -> Tokenizer:
     return tokenizer
 
 
-def tiny_graph(labels: int, *, seed: int = 0) -> onnx.ModelProto:
-    """logits = mean of the real tokens' embeddings @ weights; (B, T) -> (B, labels)."""
+def tiny_graph(
+    labels: int, *, seed: int = 0, rows: int | None = None, slow: bool = False
+) -> onnx.ModelProto:
+    """logits = mean of the real tokens' embeddings @ weights; (B, T) -> (B, labels).
+
+    rows: of the embeddings; of a word beyond them the graph fails. slow: tens of milliseconds more.
+    """
     rng = np.random.default_rng(seed)
-    size = len(WORDS) + len(_SPECIAL)
+    size = len(WORDS) + len(_SPECIAL) if rows is None else rows
     embeddings = (rng.integers(-8, 9, (size, _DIM)) / 8).astype(np.float32)
     weights = (rng.integers(-8, 9, (_DIM, labels)) / 8).astype(np.float32)
     nodes = [
@@ -114,8 +119,19 @@ def tiny_graph(labels: int, *, seed: int = 0) -> onnx.ModelProto:
         helper.make_node("ReduceSum", ["masked", "time"], ["sums"], keepdims=0),
         helper.make_node("ReduceSum", ["mask", "time"], ["counts"], keepdims=1),
         helper.make_node("MatMul", ["sums", "weights"], ["raw"]),
-        helper.make_node("Div", ["raw", "counts"], ["logits"]),
+        helper.make_node("Div", ["raw", "counts"], ["logits"] if not slow else ["mean"]),
     ]
+    if slow:
+        # Zeros times zeros, as many as nobody can know before: else they were computed at loading.
+        nodes += [
+            helper.make_node("Shape", ["counts"], ["shape"]),
+            helper.make_node("Mul", ["shape", "zero"], ["nothing"]),
+            helper.make_node("Add", ["nothing", "much"], ["square"]),
+            helper.make_node("ConstantOfShape", ["square"], ["zeros"]),
+            helper.make_node("MatMul", ["zeros", "zeros"], ["product"]),
+            helper.make_node("ReduceSum", ["product"], ["none"], keepdims=0),
+            helper.make_node("Add", ["mean", "none"], ["logits"]),
+        ]
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "time"])
         for name in ("input_ids", "attention_mask")
@@ -126,6 +142,11 @@ def tiny_graph(labels: int, *, seed: int = 0) -> onnx.ModelProto:
         numpy_helper.from_array(weights, "weights"),
         numpy_helper.from_array(np.array([2]), "last"),
         numpy_helper.from_array(np.array([1]), "time"),
+        *(
+            numpy_helper.from_array(np.array(value), name)
+            for name, value in (("zero", [0]), ("much", [700, 700]))
+            if slow
+        ),
     ]
     graph = helper.make_graph(nodes, "tiny", inputs, [output], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -153,21 +174,21 @@ def drawn(count: int, seed: int) -> list[str]:
     return [" ".join(draws.choices(WORDS, k=draws.randint(2, 6))) for _ in range(count)]
 
 
-def build_package(  # noqa: PLR0913 - every one but two has a default that is right
+def build_package(
     target: Path,
     config: PackageConfig,
     *,
     golden_shift: float = 0.0,
     exam_rows: int = 200,
     cased: bool = False,
-    seed: int = 0,
+    **graph: Any,
 ) -> Package:
-    """Seal a tiny package at *target*.
+    """Seal a tiny package at *target*. graph: as in `tiny_graph`.
 
     golden_shift: plants golden answers that are wrong. exam_rows: 0 leaves out what old ones had not.
     """
     with staged(target, kind="package", lineage={}) as folder:
-        onnx.save(tiny_graph(len(config.labels), seed=seed), str(folder / MODEL))
+        onnx.save(tiny_graph(len(config.labels), **graph), str(folder / MODEL))
         tiny_tokenizer(cased=cased).save(str(folder / TOKENIZER))
         (folder / CONFIG).write_bytes(config.to_bytes())
         (folder / COST).write_bytes(GRID.to_bytes())
@@ -210,7 +231,7 @@ def make_package(tmp_path_factory: pytest.TempPathFactory) -> MakePackage:
         runtime: Runtime = "onnxruntime",
         canonicalizer: str | None = None,
         cased: bool = False,
-        seed: int = 0,
+        **graph: Any,
     ) -> Package:
         config = replace(
             tiny_config(),
@@ -228,7 +249,7 @@ def make_package(tmp_path_factory: pytest.TempPathFactory) -> MakePackage:
             golden_shift=golden_shift,
             exam_rows=exam_rows,
             cased=cased,
-            seed=seed,
+            **graph,
         )
 
     return make

@@ -35,11 +35,12 @@ from playwright.sync_api import Route, sync_playwright
 
 from serving.client import Client, RemoteError
 from serving.deploy_file import grpc_options
+from serving.deploying import deploy
 from serving.engine import Engine
 from serving.environment import HAPROXY_PORTS, free_ports
 from serving.errors import PortInUse
 from serving.grpc_door import wait_ready
-from serving.options import ServeOptions
+from serving.options import DeployOptions, ServeOptions
 from serving.package import Package
 from serving.protocols import open_inference_pb2 as pb
 from serving.protocols.calls import SERVICE
@@ -377,11 +378,14 @@ def test_callers_do_not_steer_ray(server: Server) -> None:
 
 
 class Load:
-    """Four callers that ask *url* for texts of all kinds, and note every answer that is not right."""
+    """Four callers that ask *url* for texts of all kinds, and note every answer that is not right.
 
-    def __init__(self, url: str, package: Package) -> None:
+    Right is what the package says whose digest stands beside the answer.
+    """
+
+    def __init__(self, url: str, *packages: Package) -> None:
         self._url = url
-        self._engine = Engine(package)
+        self._engines = {package.digest: Engine(package) for package in packages}
         self._over = threading.Event()
         self._callers = [threading.Thread(target=self._ask, args=(seed,)) for seed in range(4)]
         self.answered = 0
@@ -409,7 +413,8 @@ class Load:
                 texts = [" ".join(chance.choices(WORDS, k=4)) for _ in range(8)]
                 try:
                     response = client.post("/predict", json={"texts": texts}).raise_for_status()
-                    right = response.json() == expected(self._engine, texts)
+                    engine = self._engines[response.headers["x-package-digest"]]
+                    right = response.json() == expected(engine, texts)
                     self.wrong += [] if right else [response.text]
                 except httpx.HTTPError as error:
                     self.wrong.append(repr(error))
@@ -451,6 +456,53 @@ def test_redis_may_die_under_load(
 
     assert load.wrong == []
     assert httpx.get(f"{server.url}/cache").json()["cache_redis_failures"] > 0
+
+
+@pytest.fixture
+def other(make_package: Callable[..., Package]) -> Package:
+    """Answers the same texts differently."""
+    return make_package(seed=7)
+
+
+@pytest.mark.parametrize("server", ["miniml serve, HAProxy"], indirect=True)
+def test_a_package_is_swapped_under_load(server: Server, package: Package, other: Package) -> None:
+    """There and back among requests none fails, each answer is its digest's; a new replica has the new."""
+
+    def put(wanted: Package) -> None:
+        options = DeployOptions(package=str(wanted.folder), url=server.url, watch="0")
+        assert deploy(options).digest == wanted.digest
+
+    def answers_with(wanted: Package) -> bool:
+        response = httpx.post(f"{server.url}/predict", json={"text": "good"}, timeout=60)
+        return bool(response.headers.get("x-package-digest") == wanted.digest)
+
+    with Load(server.url, package, other) as load:
+        load.wait_for_more(50)
+        put(other)
+        assert answers_with(other)
+        load.wait_for_more(50)
+    (replica,) = [each for each in server.family() if "ServeReplica" in each.name()]
+    replica.kill()
+    psutil.wait_procs([replica], timeout=STOP_S)
+    wait_until(lambda: answers_with(other))
+    with Load(server.url, package, other) as again:
+        again.wait_for_more(50)
+        put(package)
+        again.wait_for_more(50)
+
+    assert answers_with(package)
+    assert load.wrong == again.wrong == []
+
+
+@pytest.mark.parametrize("server", ["serve run, Python proxy"], indirect=True)
+def test_without_keys_only_miniml_serve_is_changed(server: Server, other: Package) -> None:
+    """Ray's `serve run` listens where nobody can tell who may; what answers stays."""
+    change = {"package": str(other.folder), "digest": other.digest}
+    response = httpx.put(f"{server.url}/rollout", json=change)
+
+    assert response.status_code == 403
+    assert "--keys" in response.json()["error"]["hint"]
+    assert httpx.get(f"{server.url}/rollout").json()["wanted"]["revision"] == 0
 
 
 def answers_to(url: str, content: bytes) -> bytes:

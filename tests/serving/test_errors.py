@@ -132,6 +132,8 @@ MET: dict[str, Asked] = {
 NOT_MET = {
     "InternalError": "it is a bug; one is planted below",
     "UnknownModel": "over gRPC alone: over HTTP a model is a path; it is met below",
+    "Conflict": "of a change of what is served; met in test_rollout",
+    "WrongMedia": "the same",
     "PackageError": "a package that cannot be served is never asked",
     "PortInUse": "nobody asks a server that could not listen",
 }
