@@ -145,7 +145,8 @@ class Cache:
         return removed
 
     async def close(self) -> None:
-        """Write to Redis what is to be written."""
+        """Write to Redis what is to be written, and forget what is known here."""
+        self._memory.clear()
         if self._shared:
             await self._shared.close()
 

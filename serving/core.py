@@ -194,13 +194,15 @@ class Core:
         return self._batcher.healthy()
 
     async def close(self) -> None:
-        """Answer what waits, refuse the rest, free the threads."""
+        """Answer what waits, refuse the rest, free the threads and what was loaded."""
         await self._batcher.close()
         if self._cache:
             await self._cache.close()
         self._pulse.stop()
         self._pool.close()
         self._reader.close()
+        # By hand: FastAPI keeps its last thousands of handlers, and with them all that they know.
+        self._engine.close()
 
 
 def _spans(settings: ServeSettings, replica: str) -> Spans | None:

@@ -43,6 +43,8 @@ def write_deploy_file(options: ServeOptions, path: Path) -> ServeSettings:
         raise ServingError("There is no standard output behind a config file.", hint="Name a file.")
     reference, digest = pin(options.package)
     settings = settings_for(options, package=reference, digest=digest)
+    # The address in the file may be made another; who may change a cluster has a key.
+    settings = settings.model_copy(update={"rollout_without_key": False})
     body = yaml.safe_dump(_document(options, settings), sort_keys=False)
     head = "".join(f"# {line}".rstrip() + "\n" for line in _head(options, settings, path))
     try:

@@ -184,6 +184,11 @@ class Engine:
         """Load the graph afresh, as after a crash; runs that have begun end on the old session."""
         self.session = self._open()
 
+    def close(self) -> None:
+        """Let go of graph and tokenizer, whoever still holds this; nothing can be run any more."""
+        del self.session
+        self.__dict__.pop("tokenizer", None)
+
     def run(self, encodings: Sequence[Encoding]) -> Logits:
         """Logits (B, labels) of one batch, exactly as given."""
         return self.session.run(encodings, pad_token_id=self.package.config.pad_token_id)

@@ -89,8 +89,10 @@ class Reader:
         return Read(encodings=encodings)
 
     def close(self) -> None:
-        """Free the thread."""
+        """Free the thread, and let go of the tokenizers."""
         self._thread.shutdown()
+        del self._tokenizer
+        self.__dict__.pop("_whole", None)
 
     def _timed(self, work: Callable[[], T]) -> T:
         began_s = time.thread_time()

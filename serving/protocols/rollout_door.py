@@ -84,7 +84,7 @@ def refuse_strangers(request: Request, settings: ServeSettings) -> None:
             "Without keys nobody may change this server.",
             hint="Start it with --keys; an admin's key may (miniml keys create NAME --admin).",
         )
-    if not is_loopback(_name(host)):
+    if not (is_loopback(_name(host)) and _is_here(request)):
         raise Forbidden(f"Only this machine may change this server, not who calls it {host[:100]}.")
 
 
@@ -96,6 +96,16 @@ def rollout_document(states: list[dict[str, Any]]) -> dict[str, Any]:
     ]
     replicas.sort(key=lambda replica: str(replica["replica"]))
     return {"wanted": msgspec.to_builtins(newest), "replicas": replicas}
+
+
+def _is_here(request: Request) -> bool:
+    """Whether the caller, or HAProxy for him, is on this machine.
+
+    Replicas listen on every interface; HAProxy, which asks them by the machine's own address, does not.
+    """
+    client = request.client.host if request.client else ""
+    server = request.scope.get("server") or ("", 0)
+    return is_loopback(client) or client == server[0]
 
 
 async def _body(request: Request) -> bytes:

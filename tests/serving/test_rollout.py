@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -298,6 +299,23 @@ def test_a_web_page_cannot_change_the_server(package: Package) -> None:
         late = httpx.put(f"{url}/rollout", json={"rollback": True, "revision": 9})
 
     assert (late.status_code, late.json()["error"]["type"]) == (409, "Conflict")
+
+
+def test_a_package_that_was_replaced_takes_no_memory(two: tuple[Package, Package]) -> None:
+    """Its graph is gone as soon as nobody is answered by it, whoever else still knows its endpoint."""
+    old, new = two
+
+    async def law(ledger: Ledger) -> None:
+        replica = Replica(old, ledger)
+        before = replica.shelf.current
+        graph = weakref.ref(before.core._engine.session)
+        await replica.change(change_to(new))
+        await until(lambda: graph() is None)
+
+        assert replica.digest == new.digest
+        await replica.close()
+
+    run(law)
 
 
 def run(law: Callable[[Ledger], Awaitable[None]]) -> None:
