@@ -113,7 +113,7 @@ class Encoder:
 
     async def clear_cache(self) -> int:
         """In this replica, and in Redis."""
-        return await self._here.clear_cache()
+        return sum([await each.endpoint.here.clear_cache() for each in self.miniml_endpoint.loaded])
 
     async def metrics(self) -> tuple[str, bytes]:
         """This replica's name and its metrics."""

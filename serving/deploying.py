@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from serving.amounts import seconds
+from serving.amounts import seconds, share
 from serving.client import RemoteError, key_header
 from serving.locate import pin
 from serving.options import DeployOptions
@@ -31,8 +31,12 @@ _SHORT = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployed:
-    """All replicas answer with it, and nothing was found against it. watched_s: for so long."""
+    """All replicas answer with it, and nothing was found against it. watched_s: for so long.
 
+    share: of the requests.
+    """
+
+    share: float
     revision: int
     package: str
     digest: str
@@ -46,8 +50,9 @@ class Deployed:
     def __rich__(self) -> Text:
         """Two sentences."""
         watched = f", nothing against it in {self.watched_s:g} s" if self.watched_s else ""
+        part = "" if self.share == 1 else f" {self.share:.0%} of the requests"
         return Text(
-            f"{self.package} ({self.digest[:_SHORT]}) answers in {self.replicas} replica(s)"
+            f"{self.package} ({self.digest[:_SHORT]}) answers{part} in {self.replicas} replica(s)"
             f"{watched}. A server that is started anew serves what its command or file names."
         )
 
@@ -73,15 +78,18 @@ def deploy(options: DeployOptions) -> Deployed:
 def _change(options: DeployOptions) -> dict[str, Any]:
     """The body of PUT /rollout. Raises `NoAmount`, `RemoteError`."""
     named = {} if options.name is None else {"name": options.name}
-    if options.rollback:
-        if options.package is not None:
-            raise RemoteError("--rollback goes back to what was before; name no package with it.")
-        return {**named, "rollback": True}
+    if options.rollback or options.end_canary:
+        if options.package or options.canary or (options.rollback and options.end_canary):
+            raise RemoteError("--rollback and --end-canary stand alone; name no package with them.")
+        return {**named, **({"rollback": True} if options.rollback else {"canary": None})}
     package, digest = pin(options.package or "latest")
     watch: dict[str, float] = {"for_s": seconds(options.watch, flag="--watch")}
     if options.p99_ms is not None:
         watch["p99_ms"] = options.p99_ms
-    return {**named, "package": package, "digest": digest, "watch": watch}
+    pinned: dict[str, Any] = {"package": package, "digest": digest}
+    if options.canary is not None:
+        pinned = {"canary": {**pinned, "share": share(options.canary, flag="--canary")}}
+    return {**named, **pinned, "watch": watch}
 
 
 def _followed(http: httpx.Client, mine: Mapping[str, Any], watched_s: float) -> Deployed:
@@ -101,7 +109,9 @@ def _followed(http: httpx.Client, mine: Mapping[str, Any], watched_s: float) -> 
                     break
             time.sleep(_LOOK_S)
     model = mine["models"][0]
+    model = model["canary"] or model
     return Deployed(
+        share=model.get("share", 1.0),
         revision=mine["revision"],
         package=model["package"],
         digest=model["digest"],
@@ -134,16 +144,16 @@ def refuse_other(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
 
 def _table(state: Mapping[str, Any]) -> Table:
     table = Table(box=None)
-    for title in ("replica", "package", "answered", "failed", "p99 ms", ""):
+    for title in ("replica", "package", "share", "answered", "failed", "p99 ms", ""):
         table.add_column(title)
     for replica in state["replicas"]:
-        model = replica["models"][0]
-        p99 = "" if model["p99_ms"] is None else f"{model['p99_ms']:.1f}"
         left = f" {replica['watch_left_s']:.0f} s" if replica["watch_left_s"] else ""
-        numbers = f"{model['answered']:,}", f"{model['failed']:,}", p99
-        table.add_row(
-            replica["replica"], model["digest"][:_SHORT], *numbers, replica["state"] + left
-        )
+        said = replica["state"] + left
+        for model in replica["models"]:
+            p99 = "" if model["p99_ms"] is None else f"{model['p99_ms']:.1f}"
+            part = "" if model["canary_share"] is None else f"{model['canary_share']:.0%}"
+            numbers = f"{model['answered']:,}", f"{model['failed']:,}", p99
+            table.add_row(replica["replica"], model["digest"][:_SHORT], part, *numbers, said)
     return table
 
 

@@ -116,6 +116,12 @@ class DeployOptions:
     name: str | None = field(
         default=None, metadata={"help": "Which model, where a server has several."}
     )
+    canary: str | None = field(
+        default=None, metadata={"help": "For this share of the requests alone, as 10% or 0.1."}
+    )
+    end_canary: bool = field(
+        default=False, metadata={"help": "What answers the others answers all again."}
+    )
     rollback: bool = field(
         default=False, metadata={"help": "Go back at once to the package before."}
     )

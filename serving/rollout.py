@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from serving.errors import Conflict, ServingError
 from serving.ledger import Ledger, before
 from serving.probation import Past, against, limit_ms
-from serving.shelf import Loaded, Shelf
-from serving.wanted import Wanted, WantedChange, WantedModel, changed, undone
+from serving.shelf import Loaded, NotLoaded, Shelf
+from serving.wanted import Wanted, WantedChange, WantedModel, Watch, changed, undone
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.25  # while it waits for its turn
@@ -91,8 +91,7 @@ class Rollout:
 
     async def state(self) -> dict[str, Any]:
         """Of this replica, beside what is wanted."""
-        loaded, latest = self._shelf.current, await self._latest()
-        model, conduct = self._wanted.model(), loaded.witness.conduct()
+        latest = await self._latest()
         watched_s = self._watched_until_s - time.monotonic()
         return {
             "wanted": latest,
@@ -101,17 +100,7 @@ class Rollout:
             "state": "watching" if self._state == "serving" and watched_s > 0 else self._state,
             "refused": self._refused,
             "watch_left_s": round(max(0.0, watched_s), 1),
-            "models": [
-                {
-                    "name": model.name,
-                    "package": loaded.source.package,
-                    "digest": loaded.source.digest,
-                    "since": loaded.since_s,
-                    "answered": conduct.answered,
-                    "failed": conduct.failed,
-                    "p99_ms": loaded.witness.p99_ms,
-                }
-            ],
+            "models": [_shown(self._wanted.model(), loaded) for loaded in self._shelf.loaded],
         }
 
     async def close(self) -> None:
@@ -147,16 +136,15 @@ class Rollout:
             if not await self._is_next(wanted, turn):
                 return
             self._state = "loading"
-            replaced, past = self._shelf.current, self._shelf.current.witness.past()
-            is_new = await self._shelf.arrange(wanted)
+            before, past = self._shelf.loaded, self._shelf.current.witness.past()
+            await self._shelf.arrange(wanted.model())
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the old one goes on
             await self._refuse(wanted, error)
         else:
             self._wanted = wanted
             self._refused = self._refused if wanted.undone else ""
             await asyncio.to_thread(self._ledger.end, wanted.revision, turn)
-            if is_new and replaced is not self._shelf.current:
-                self._watch(wanted.model(), past)
+            self._watch(wanted.model(), before, past)
         finally:
             self._state = "serving"
 
@@ -182,36 +170,53 @@ class Rollout:
         # Going back is not gone back from: what answers goes on, and it is tried again.
         self._failed_revision, self._not_before_s = wanted.revision, time.monotonic() + _AGAIN_S
         if not wanted.undone:
-            why = f"replica {self._replica} could not serve it: {error}"
-            await self._undo(wanted.model().digest, why)
+            digest = error.digest if isinstance(error, NotLoaded) else self._new_in(wanted)
+            await self._undo(digest, f"replica {self._replica} could not serve it: {error}")
 
-    def _watch(self, model: WantedModel, past: Past) -> None:
-        if self._judging:
+    def _new_in(self, wanted: Wanted) -> str:
+        """The digest of what this revision brings."""
+        model, before = wanted.model(), self._wanted.model()
+        if model.digest == before.digest and model.canary:
+            return model.canary.digest
+        return model.digest
+
+    def _watch(self, model: WantedModel, before: Sequence[Loaded], past: Past) -> None:
+        """Judge what is new; who is judged already is judged on, unless it has gone."""
+        if self._judging and not (self._shelf.canary and self._shelf.canary in before):
             self._judging.cancel()
-        self._watched_until_s = 0.0
-        if model.watch and model.watch.for_s:
+            self._watched_until_s = 0.0
+        new = [loaded for loaded in self._shelf.loaded if loaded not in before]
+        if new and model.watch and model.watch.for_s:
             self._watched_until_s = time.monotonic() + model.watch.for_s
-            judge = self._judge(model, self._shelf.current, past)
+            judge = self._judge(model.watch, new[-1], past)
             self._judging = asyncio.get_running_loop().create_task(judge, name="judge")
 
-    async def _judge(self, model: WantedModel, loaded: Loaded, past: Past) -> None:
-        """Take the package back once the evidence says so, within the time that it is watched."""
-        limit = limit_ms(past, model.watch.p99_ms if model.watch else None)
+    async def _judge(self, watch: Watch, loaded: Loaded, past: Past) -> None:
+        """Take the package back once the evidence says so.
+
+        Within the time that it is watched; as long as it is the canary, beside which the other is seen.
+        """
+        limit, digest = limit_ms(past, watch.p99_ms), loaded.source.digest
         loaded.witness.limit(limit)
-        while time.monotonic() < self._watched_until_s:
+        while loaded is self._shelf.canary or (
+            loaded is self._shelf.current and time.monotonic() < self._watched_until_s
+        ):
             await asyncio.sleep(_JUDGE_S)
+            if loaded is self._shelf.canary:
+                past = self._shelf.current.witness.past()
             if why := against(past, loaded.witness.conduct(), limit):
-                _log.warning("Package %s is found wanting: %s", model.digest[:12], why)
+                _log.warning("Package %s is found wanting: %s", digest[:12], why)
                 self._watched_until_s = 0.0
-                await self._undo(model.digest, why)
+                await self._undo(digest, why)
                 self.look()
+                return
 
     async def _undo(self, digest: str, why: str) -> None:
         """Take the package back for all, unless somebody has done so or wants another by now."""
-        while (latest := await self._latest()).model().digest == digest:
-            taken_back = undone(latest, latest.model().name, why)
+        while True:
+            latest = await self._latest()
+            taken_back = undone(latest, latest.model().name, digest, why)
             if taken_back is None:
-                _log.error("There is no package to go back to; what answers goes on")
                 return
             if await asyncio.to_thread(self._ledger.write, taken_back):
                 _log.warning("Revision %d takes it back", taken_back.revision)
@@ -232,3 +237,19 @@ class Rollout:
 def _said(wanted: Wanted) -> str:
     told = ", ".join(f"{model.name} {model.package}" for model in wanted.models)
     return f"{told} ({wanted.undone})" if wanted.undone else told
+
+
+def _shown(model: WantedModel, loaded: Loaded) -> dict[str, Any]:
+    """One package that answers: who is answered by it, and how it does."""
+    conduct, source = loaded.witness.conduct(), loaded.source
+    canary = model.canary if model.canary and model.canary.digest == source.digest else None
+    return {
+        "name": model.name,
+        "package": source.package,
+        "digest": source.digest,
+        "canary_share": canary.share if canary else None,
+        "since": loaded.since_s,
+        "answered": conduct.answered,
+        "failed": conduct.failed,
+        "p99_ms": loaded.witness.p99_ms,
+    }

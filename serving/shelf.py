@@ -9,24 +9,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serving.core import Core
+from serving.errors import ServingError, UnknownModel
 from serving.memory import give_back_memory
 from serving.protocols.asgi import Endpoint, Message, Send
 from serving.protocols.leaving import Receive
-from serving.wanted import Pinned, Wanted, WantedModel
+from serving.sharing import is_shared
+from serving.wanted import Pinned, WantedModel
 from serving.witness import Witness
 
 if TYPE_CHECKING:
-    from serving.protocols.rpc import Rpc
+    from serving.protocols.rpc import Context
 
 _log = logging.getLogger(__name__)
 # Of those who are answered by a package that another has replaced: a long stream of lines, as a rule.
 _FINISH_S = 120.0
+_VERSION, _CANARY_KEY, _REQUEST_ID = b"x-model-version", b"x-canary-key", b"x-request-id"
+_LEAST_DIGITS = 6  # of a digest; fewer may mean several
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,14 @@ class Loaded:
 Load = Callable[[Pinned], Loaded]
 
 
+class NotLoaded(ServingError):
+    """The package of this digest cannot be served here."""
+
+    def __init__(self, digest: str, error: Exception) -> None:
+        super().__init__(f"{error}", hint=getattr(error, "hint", ""))
+        self.digest = digest
+
+
 class Shelf:
     """Takes requests as `Endpoint` does, and hands them on. On the event loop alone, but for *load*.
 
@@ -62,69 +75,131 @@ class Shelf:
         self._draining = False
         self._retiring: set[asyncio.Task[None]] = set()
         self.current = load(model.source)
+        self.canary: Loaded | None = None
+        self._share = 0.0
+        self.rpc = _SharedRpc(self)
+        if model.canary:
+            self.canary, self._share = load(model.canary), model.canary.share
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One ASGI event stream."""
-        await self.current.endpoint(scope, receive, send)
+        loaded = self.current
+        if scope["type"] == "http":
+            try:
+                loaded = self.pick(scope["headers"], scope["path"])
+            except UnknownModel as error:
+                scope["refused"] = error
+        await loaded.endpoint(scope, receive, send)
+
+    def pick(self, headers: Iterable[tuple[bytes, bytes]], path: str = "") -> Loaded:
+        """Who answers this request: whom it names, or whose share it is. Raises `UnknownModel`."""
+        named = caller = request = b""
+        for name, value in headers:
+            if name == _VERSION:
+                named = value
+            elif name == _CANARY_KEY:
+                caller = value
+            elif name == _REQUEST_ID:
+                request = value
+        if named:
+            return self._named(named.decode("latin-1"))
+        if self.canary is None:
+            return self.current
+        if path in self.canary.endpoint.routes and path not in self.current.endpoint.routes:
+            return self.canary  # a path that names its version
+        key = caller or request or os.urandom(8)
+        shared = is_shared(key, self.canary.source.digest, self._share)
+        return self.canary if shared else self.current
 
     def takes(self, scope: Message) -> bool:
         """Whether an endpoint answers this itself, rather than pass it on."""
-        return self.current.endpoint.takes(scope)
+        return any(loaded.endpoint.takes(scope) for loaded in self.loaded)
 
     @property
-    def rpc(self) -> Rpc:
-        """The same over gRPC."""
-        return self.current.endpoint.rpc
+    def loaded(self) -> list[Loaded]:
+        """Those that answer, the one for all others first."""
+        return [self.current, self.canary] if self.canary else [self.current]
 
     @property
     def ready(self) -> bool:
         """Whether requests are answered."""
-        return self.current.endpoint.ready
+        return all(loaded.endpoint.ready for loaded in self.loaded)
 
     def healthy(self) -> bool:
         """Whether answers are being computed."""
-        return self.current.core.healthy()
+        return all(loaded.core.healthy() for loaded in self.loaded)
 
     def report(self) -> dict[str, float]:
         """Work since the last report, for the autoscaler."""
         return self.current.core.report()
 
-    async def arrange(self, wanted: Wanted) -> bool:
-        """Serve what is wanted; whether that took another package. Raises what *load* does.
+    async def arrange(self, model: WantedModel) -> None:
+        """Serve what is wanted. Raises `NotLoaded`.
 
         Whatever is raised, everything is as it was. Who is being answered is answered to the end.
         """
-        source = wanted.model().source
-        if source.digest == self.current.source.digest:
-            return False
-        loaded = await asyncio.to_thread(self._load, source)
+        known = {loaded.source.digest: loaded for loaded in self.loaded}
+        sources: list[Pinned] = [model.source, *filter(None, [model.canary])]
+        new: list[Loaded] = []
+        try:
+            for source in sources:
+                if source.digest not in known:
+                    known[source.digest] = await self._fetched(source)
+                    new.append(known[source.digest])
+        except NotLoaded:
+            await asyncio.gather(*(loaded.close(0) for loaded in new))
+            raise
         if self._draining:
-            await loaded.close(0)
-            return False
-        before, self.current = self.current, loaded
-        _log.info("Package %s answers now", source.digest[:12])
-        self._retire(before)
-        return True
+            await asyncio.gather(*(loaded.close(0) for loaded in new))
+            return
+        before = self.loaded
+        self.current = known[model.digest]
+        self.canary = known[model.canary.digest] if model.canary else None
+        self._share = model.canary.share if model.canary else 0.0
+        for loaded in before:
+            if loaded not in self.loaded:
+                self._retire(loaded)
+
+    async def _fetched(self, source: Pinned) -> Loaded:
+        try:
+            return await asyncio.to_thread(self._load, source)
+        except Exception as error:
+            raise NotLoaded(source.digest, error) from error
+
+    def _named(self, version: str) -> Loaded:
+        if version == "canary" and self.canary:
+            return self.canary
+        if len(version) >= _LEAST_DIGITS:
+            for loaded in self.loaded:
+                if loaded.source.digest.startswith(version):
+                    return loaded
+        there = ", ".join(loaded.source.digest[:12] for loaded in self.loaded)
+        raise UnknownModel(
+            f"There is no version {version[:100]!r} here, but {there}"
+            f"{', of which the last is the canary' if self.canary else ''}."
+        )
 
     async def finish(self, within_s: float) -> int:
         """Let nobody in, and wait until all have left, so long at most; how many have not."""
         self._draining = True
-        _, left = await asyncio.gather(
-            asyncio.wait(self._retiring, timeout=within_s) if self._retiring else asyncio.sleep(0),
-            self.current.endpoint.in_flight.finish(within_s),
+        left = await asyncio.gather(
+            *(loaded.endpoint.in_flight.finish(within_s) for loaded in self.loaded)
         )
-        return left
+        if self._retiring:
+            await asyncio.wait(self._retiring, timeout=within_s)
+        return sum(left)
 
     async def close(self) -> None:
         """Answer what waits; refuse what comes."""
         self._draining = True
-        self.current.endpoint.in_flight.draining = True
-        await self.current.core.close()
-        await self.current.endpoint.close()
+        for loaded in self.loaded:
+            loaded.endpoint.in_flight.draining = True
+        for loaded in self.loaded:
+            await loaded.core.close()
+            await loaded.endpoint.close()
         for task in self._retiring:
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*self._retiring)
+        await asyncio.gather(*self._retiring, return_exceptions=True)
 
     def _retire(self, loaded: Loaded) -> None:
         async def retire() -> None:
@@ -140,3 +215,22 @@ class Shelf:
             _log.error("A package that was replaced could not be closed", exc_info=error)
         with contextlib.suppress(RuntimeError):  # the loop is being closed
             asyncio.get_running_loop().run_in_executor(None, give_back_memory)
+
+
+class _SharedRpc:
+    """The calls of gRPC, each to the package that it names or whose share it is."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    async def call(self, name: str, message: Any, context: Context) -> Any:
+        """As `Rpc.call`."""
+        given = [
+            (key.encode(), value if isinstance(value, bytes) else value.encode())
+            for key, value in context.invocation_metadata() or ()
+        ]
+        try:
+            loaded, refused = self._shelf.pick(given), None
+        except UnknownModel as error:
+            loaded, refused = self._shelf.current, error
+        return await loaded.endpoint.rpc.call(name, message, context, refused=refused)

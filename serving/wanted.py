@@ -80,7 +80,7 @@ class WantedChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What somebody wants otherwise: the body of `PUT /rollout`.
 
     name: of the model; default: the first. package, digest: what shall answer, both or neither.
-    rollback: what answered before. shadow: null ends it. revision: the one that the caller saw;
+    rollback: what answered before. canary, shadow: null ends it. revision: the one that the caller saw;
     another is refused.
     """
 
@@ -88,6 +88,7 @@ class WantedChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     package: Reference | None = None
     digest: Digest | None = None
     watch: Watch | None = None
+    canary: PinnedShare | UnsetType | None = UNSET
     shadow: PinnedShare | UnsetType | None = UNSET
     rollback: bool = False
     revision: Annotated[int, Meta(ge=0)] | None = None
@@ -131,25 +132,42 @@ def changed(wanted: Wanted, change: WantedChange) -> Wanted:
     after = _rolled_back(before) if change.rollback else before
     if (change.package is None) != (change.digest is None):
         raise WrongInput("package and digest belong together; send both.")
-    if change.rollback and (change.package or change.shadow is not UNSET):
+    beside = (change.canary, change.shadow) != (UNSET, UNSET)
+    if change.rollback and (change.package or beside):
         raise WrongInput("rollback goes back to what was; send nothing else with it.")
-    if not (change.rollback or change.package or change.shadow is not UNSET):
-        raise WrongInput("Say what shall change: package and digest, shadow, or rollback.")
+    if not (change.rollback or change.package or beside):
+        raise WrongInput("Say what shall change: package and digest, canary, shadow, or rollback.")
     if change.package and change.digest:
         source = Pinned(package=change.package, digest=change.digest)
         after = _replaced(after, source, change.watch)
+    if change.canary is not UNSET:
+        after = _with_canary(after, change.canary, change.watch)
     if change.shadow is not UNSET:
         after = msgspec.structs.replace(after, shadow=change.shadow)
     why = "asked for" if change.rollback else ""
     return wanted if after == before else _next(wanted, before, after, why)
 
 
-def undone(wanted: Wanted, name: str, why: str) -> Wanted | None:
-    """The revision that takes back the package of a model; None where there was none before it."""
+def undone(wanted: Wanted, name: str, digest: str, why: str) -> Wanted | None:
+    """The revision that takes this package back, from some requests or from all.
+
+    None where it is not wanted any more, or where there was none before it.
+    """
     before = wanted.model(name)
-    if before.previous is None:
+    if before.canary and before.canary.digest == digest:
+        return _next(wanted, before, msgspec.structs.replace(before, canary=None), why)
+    if before.digest != digest or before.previous is None:
         return None
     return _next(wanted, before, _rolled_back(before), why)
+
+
+def _with_canary(
+    model: WantedModel, canary: PinnedShare | None, watch: Watch | None
+) -> WantedModel:
+    if canary and canary.digest == model.digest:
+        raise WrongInput(f"Package {canary.digest[:12]} answers all requests already.")
+    watch = (watch or Watch()) if canary else model.watch
+    return msgspec.structs.replace(model, canary=canary, watch=watch)
 
 
 def _replaced(model: WantedModel, source: Pinned, watch: Watch | None) -> WantedModel:
@@ -162,6 +180,7 @@ def _replaced(model: WantedModel, source: Pinned, watch: Watch | None) -> Wanted
         digest=source.digest,
         previous=model.source,
         watch=watch or Watch(),
+        canary=None,  # it was beside another
         # Nobody need compare a package with itself.
         shadow=None if shadow and shadow.digest == source.digest else shadow,
     )
@@ -172,7 +191,12 @@ def _rolled_back(model: WantedModel) -> WantedModel:
     if (previous := model.previous) is None:
         raise WrongInput(f"{model.name} has no package to go back to.")
     return msgspec.structs.replace(
-        model, package=previous.package, digest=previous.digest, previous=None, watch=None
+        model,
+        package=previous.package,
+        digest=previous.digest,
+        previous=None,
+        watch=None,
+        canary=None,
     )
 
 

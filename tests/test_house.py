@@ -81,6 +81,7 @@ SERVING_ORDER = (
     "shelf",
     "witness",
     "probation",
+    "sharing",
     "ledger",
     "protocols",
     "gate",
@@ -133,7 +134,7 @@ SERVING_ORDER = (
     "canonical",
     "errors",
 )
-PURE = ("planner", "cost", "line", "drift", "scaling", "probation", "wanted")
+PURE = ("planner", "cost", "line", "drift", "scaling", "probation", "sharing", "wanted")
 HEAVY = ("torch", "transformers", "ray", "onnxruntime", "mlflow", "datasets", "matplotlib")
 
 

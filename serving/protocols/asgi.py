@@ -92,6 +92,9 @@ class Endpoint:
             except ServingError as error:
                 await self._refuse(_request("gate", scope, headers), error, send)
                 return
+        if refused := scope.get("refused"):  # by who handed it on: there is no such version
+            await self._refuse(_request(OTHER, scope, dict(scope["headers"])), refused, send)
+            return
         methods = self.routes.get(scope["path"]) if scope["type"] == "http" else None
         if methods is None:
             await self._documentation(scope, receive, send)

@@ -104,12 +104,16 @@ class Rpc:
         self._inference = Inference(core.package, settings)
         self._digest = core.package.digest.encode()
 
-    async def call(self, name: str, message: Any, context: Context) -> Any:
+    async def call(
+        self, name: str, message: Any, context: Context, *, refused: ServingError | None = None
+    ) -> Any:
         """See `_called`; those who drain wait for it."""
         with self._in_flight:
-            return await self._called(name, message, context)
+            return await self._called(name, message, context, refused)
 
-    async def _called(self, name: str, message: Any, context: Context) -> Any:
+    async def _called(
+        self, name: str, message: Any, context: Context, refused: ServingError | None
+    ) -> Any:
         """The answer to the call *name*; where it is refused, an empty one and a code in *context*."""
         headers = _headers(context)
         request = Request(
@@ -123,6 +127,7 @@ class Rpc:
         try:
             key = self._admitted(name, headers, context)
             request = replace(request, door="grpc", key=key, fresh=wants_fresh(headers))
+            _go_on_unless(refused)
             if name == "ModelInfer":
                 self._in_flight.refuse_when_draining()
                 answer, more = await self._infer(request, message, headers, context)
@@ -203,6 +208,11 @@ class Rpc:
             raise UnknownModel(f"There is no model {name[:100]!r} here, but {known!r}.")
         if version not in ("", current):
             raise UnknownModel(f"There is no version {version[:100]!r} here, but {current!r}.")
+
+
+def _go_on_unless(refused: ServingError | None) -> None:
+    if refused:
+        raise refused
 
 
 def code_of(error: ServingError) -> StatusCode:

@@ -54,7 +54,7 @@ def test_who_starts_serves_what_somebody_serves() -> None:
     assert ledger.write(two)
     assert ledger.proven() == one
 
-    back = undone(two, "reviews", "why")
+    back = undone(two, "reviews", "2" * 64, "why")
     assert back
     assert ledger.write(back)
     assert ledger.proven() == back

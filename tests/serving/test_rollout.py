@@ -18,6 +18,8 @@ from typing import Any, Self
 import httpx
 import pytest
 import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serving.client import Client, RemoteError
 from serving.core import Core
@@ -31,6 +33,7 @@ from serving.package import Package, open_package
 from serving.protocols.surface import build_endpoint
 from serving.rollout import Rollout
 from serving.settings import ServeSettings
+from serving.sharing import is_shared
 from serving.shelf import Loaded, Shelf
 from serving.wanted import Pinned, Wanted, WantedChange, first
 from serving.witness import Witness
@@ -255,6 +258,77 @@ def test_going_back_by_hand(two: tuple[Package, Package]) -> None:
         assert deploy(DeployOptions(url=url, rollback=True)).digest == old.digest == replica.digest
         with pytest.raises(RemoteError, match="no package to go back to"):
             deploy(DeployOptions(url=url, rollback=True))
+
+
+def test_a_canary_answers_its_share_and_who_asks_for_it(two: tuple[Package, Package]) -> None:
+    """The same callers always, the whole share; by name or digest everybody; to all without loading it anew."""
+    old, new = two
+    with listening(old) as (url, replica), httpx.Client(base_url=url, timeout=LONG_S) as client:
+
+        def digest_for(**headers: str) -> str:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            response = client.post("/predict", json={"text": "good"}, headers=named)
+            return str(response.headers.get("x-package-digest", response.status_code))
+
+        assert digest_for(x_model_version="canary") == "404"
+        told = deployed(url, new, canary="25%")
+        callers = [str(n) for n in range(100)]
+        asked = [digest_for(x_canary_key=caller) for caller in callers]
+        shared = [is_shared(caller.encode(), new.digest, 0.25) for caller in callers]
+
+        assert told.share == 0.25
+        assert [digest == new.digest for digest in asked] == shared
+        assert {digest_for() for _ in range(60)} == {old.digest, new.digest}
+        assert digest_for(x_model_version="canary") == new.digest
+        assert digest_for(x_model_version=new.digest[:12]) == new.digest
+        assert digest_for(x_model_version=old.digest) == old.digest
+        assert digest_for(x_model_version="feedbeef") == digest_for(x_model_version="a") == "404"
+        metadata = [client.get(f"/v2/models/tiny/versions/{d.digest[:12]}") for d in (old, new)]
+        assert [each.status_code for each in metadata] == [200, 200]
+
+        deployed(url, new)
+        assert {digest_for(x_canary_key=caller) for caller in callers[:20]} == {new.digest}
+        assert replica.loads[new.digest] == 1
+
+
+def test_a_canary_ends_by_hand_or_by_its_failures(make_package: MakePackage) -> None:
+    """Then what answered the others answers all; beside a bad one the others notice nothing."""
+    old, good = (make_package(seed=seed) for seed in (1, 2))
+    failing = make_package(seed=3, rows=15)
+    with listening(old) as (url, replica):
+        deployed(url, good, canary="0.5")
+        assert deploy(DeployOptions(url=url, end_canary=True)).digest == old.digest
+        assert [loaded.source.digest for loaded in replica.shelf.loaded] == [old.digest]
+        over = threading.Event()
+        caller = threading.Thread(target=ask_until, args=(url, "goods", over))
+        caller.start()
+        try:
+            with pytest.raises(RemoteError, match=r"of \d+ requests failed"):
+                deployed(url, failing, canary="50%", watch="10m")
+        finally:
+            over.set()
+            caller.join()
+
+        assert [loaded.source.digest for loaded in replica.shelf.loaded] == [old.digest]
+
+
+@given(st.lists(st.binary(max_size=40), max_size=50), st.floats(0, 1), st.floats(0, 1))
+def test_who_is_in_a_share_is_in_a_larger_one(keys: list[bytes], one: float, other: float) -> None:
+    """All are in the whole, none in nothing; and the same key says the same again."""
+    less, more = sorted((one, other))
+    for key in keys:
+        assert is_shared(key, "ab" * 32, less) <= is_shared(key, "ab" * 32, more)
+        assert is_shared(key, "ab" * 32, 1.0)
+        assert not is_shared(key, "ab" * 32, 0.0)
+
+
+def test_a_share_is_as_large_as_it_says() -> None:
+    """Of 20,000 keys 10 %, give or take a half; of another package others."""
+    keys = [str(n).encode() for n in range(20_000)]
+    one, other = ([is_shared(key, digest * 32, 0.1) for key in keys] for digest in ("ab", "cd"))
+
+    assert sum(one) == pytest.approx(2000, abs=200)
+    assert sum(a and b for a, b in zip(one, other, strict=True)) == pytest.approx(200, abs=80)
 
 
 def test_a_stream_of_lines_ends_on_the_package_it_began_with(two: tuple[Package, Package]) -> None:

@@ -28,6 +28,7 @@ shares = st.builds(PinnedShare, package=st.just("p"), digest=digests, share=st.f
 changes = st.one_of(
     st.builds(WantedChange, package=st.just("p"), digest=digests),
     st.builds(WantedChange, shadow=shares | st.none()),
+    st.builds(WantedChange, canary=shares | st.none()),
     st.just(WantedChange(rollback=True)),
 )
 START = first("reviews", "reviews/1", "0" * 64)
@@ -62,12 +63,12 @@ def test_going_back_leads_to_what_answered_before(steps: list[WantedChange], dig
     if there is before:
         return
     by_hand = changed(there, WantedChange(rollback=True))
-    by_itself = undone(there, "reviews", "it failed")
+    by_itself = undone(there, "reviews", digest, "it failed")
 
     assert by_itself is not None
     assert by_hand.model().source == by_itself.model().source == before.model().source
     assert (by_hand.revision, by_itself.undone) == (before.revision + 2, "it failed")
-    assert undone(by_itself, "reviews", "again") is None
+    assert undone(by_itself, "reviews", by_itself.model().digest, "again") is None
 
 
 @given(st.lists(changes, max_size=8))
