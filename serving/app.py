@@ -36,6 +36,7 @@ from serving.rollout import Rollout
 from serving.settings import ServeSettings
 from serving.shelf import Loaded, Shelf
 from serving.shortcut import MAX_ONGOING_REQUESTS
+from serving.traffic import Traffic
 from serving.wanted import Pinned, first
 from serving.witness import Witness
 
@@ -75,7 +76,7 @@ class Encoder:
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         write_to_rays_file()
         self._lanes, self._settings = lanes, settings
-        self._gate = _gate(settings)
+        self._gate, self._traffic = _gate(settings), Traffic()
         self._name = serve.get_replica_context().replica_id.unique_id
         ledger = Ledger(ClusterStore(), name)
         start = ledger.proven() or first(read_config(Path(folder)).name, folder, digest)
@@ -151,6 +152,7 @@ class Encoder:
             replica=self._name,
             rollouts=AllRollouts(lambda: self._rollout),
             witnesses=[witness],
+            traffic=self._traffic,
         )
         return Loaded(source=source, core=core, endpoint=endpoint, witness=witness)
 

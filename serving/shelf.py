@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 # Of those who are answered by a package that another has replaced: a long stream of lines, as a rule.
 _FINISH_S = 120.0
 _VERSION, _CANARY_KEY, _REQUEST_ID = b"x-model-version", b"x-canary-key", b"x-request-id"
+_VERSIONED = "/v2/models/"
 _LEAST_DIGITS = 6  # of a digest; fewer may mean several
 
 
@@ -105,8 +106,10 @@ class Shelf:
             return self._named(named.decode("latin-1"))
         if self.canary is None:
             return self.current
-        if path in self.canary.endpoint.routes and path not in self.current.endpoint.routes:
-            return self.canary  # a path that names its version
+        if path.startswith(_VERSIONED):  # a path that names its version
+            is_canarys = path in self.canary.endpoint.routes
+            if is_canarys != (path in self.current.endpoint.routes):
+                return self.canary if is_canarys else self.current
         key = caller or request or os.urandom(8)
         shared = is_shared(key, self.canary.source.digest, self._share)
         return self.canary if shared else self.current

@@ -89,6 +89,7 @@ SERVING_ORDER = (
     "tracing",
     "request_log",
     "metrics",
+    "traffic",
     "answer_mix",
     "operations",
     "drift",

@@ -16,6 +16,7 @@ from serving.protocols.replicas import Here, Replicas
 from serving.protocols.rollout_door import Rollouts, add_rollout
 from serving.request_log import RequestLog
 from serving.settings import ServeSettings
+from serving.traffic import Traffic
 
 if TYPE_CHECKING:
     from serving.tracing import Tracing
@@ -30,20 +31,21 @@ def build_endpoint(  # noqa: PLR0913 - every one but the first two has a default
     replica: str = "",
     rollouts: Rollouts | None = None,
     witnesses: Sequence[Observer] = (),
+    traffic: Traffic | None = None,
 ) -> Endpoint:
     """The ASGI app. gate: who may come in. replicas: all there are, given this one. replica: its name.
 
     rollouts: how another package can be had; None: not at all. witnesses: more who are told of every
-    request. Raises `Unwritable` for a request log that cannot be.
+    request. traffic: where the process counts for all its packages. Raises `Unwritable` for a request log that cannot be.
     """
     log = _request_log(settings, replica)
-    metrics = Metrics(core.package, partial(_numbers, core, log), core.batch_sizes)
+    metrics = Metrics(core.package, partial(_numbers, core, log), core.batch_sizes, traffic=traffic)
     tracing = _tracing(core)
     observers = [observer for observer in (metrics, tracing, log, *witnesses) if observer]
     desk = Desk(
         *(core, gate, observers),
         enter=tracing.enter if tracing else None,
-        closing=[each.close for each in (core.spans, log) if each],
+        closing=[each.close for each in (core.spans, log, metrics) if each],
     )
     here = Here(core, metrics)
     documentation = build_documentation(core, replicas(here), desk)

@@ -6,6 +6,7 @@ On the replica's own shelf and a real socket, without Ray; `test_cluster` has on
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 import weakref
@@ -35,6 +36,7 @@ from serving.rollout import Rollout
 from serving.settings import ServeSettings
 from serving.sharing import is_shared
 from serving.shelf import Loaded, Shelf
+from serving.traffic import Traffic
 from serving.wanted import Pinned, Wanted, WantedChange, first
 from serving.witness import Witness
 
@@ -49,6 +51,7 @@ class Replica:
         start = ledger.proven() or first(package.config.name, str(package.folder), package.digest)
         self._settings = ServeSettings(package="p", rollout_without_key=True)
         self.loads: Counter[str] = Counter()
+        self._traffic = Traffic()
         self.shelf = Shelf(start.model(), self.load)
         self.rollout = Rollout(ledger, self.shelf, start, replica=name, **more)
 
@@ -59,7 +62,9 @@ class Replica:
             raise ServingError("another digest")
         self.loads[package.digest] += 1
         core = Core(package, Lanes(count=1, threads=1), self._settings)
-        endpoint = build_endpoint(core, self._settings, rollouts=self, witnesses=[witness])
+        endpoint = build_endpoint(
+            *(core, self._settings), rollouts=self, witnesses=[witness], traffic=self._traffic
+        )
         return Loaded(source=source, core=core, endpoint=endpoint, witness=witness)
 
     async def states(self) -> list[dict[str, Any]]:
@@ -283,11 +288,21 @@ def test_a_canary_answers_its_share_and_who_asks_for_it(two: tuple[Package, Pack
         assert digest_for(x_model_version=new.digest[:12]) == new.digest
         assert digest_for(x_model_version=old.digest) == old.digest
         assert digest_for(x_model_version="feedbeef") == digest_for(x_model_version="a") == "404"
-        metadata = [client.get(f"/v2/models/tiny/versions/{d.digest[:12]}") for d in (old, new)]
-        assert [each.status_code for each in metadata] == [200, 200]
+        paths = [f"/v2/models/tiny/versions/{each.digest[:12]}" for each in (old, new)] * 8
+        assert {client.get(path).status_code for path in paths} == {200}
+
+        page = client.get("/metrics").text
+        counted = dict(
+            re.findall(r'package_requests_total{package="(\w+)",status="200"} (\d+)', page)
+        )
+        (whole,) = re.findall(r'requests_total{door="predict",status="200"} (\d+)', page)
+        assert counted.keys() == {old.digest[:12], new.digest[:12]}
+        assert sum(map(int, counted.values())) == int(whole) == 100 + 60 + 3
 
         deployed(url, new)
         assert {digest_for(x_canary_key=caller) for caller in callers[:20]} == {new.digest}
+        wait_until(lambda: old.digest[:12] not in client.get("/metrics").text)
+        assert 'requests_total{door="predict",status="200"} 183' in client.get("/metrics").text
         assert replica.loads[new.digest] == 1
 
 
