@@ -57,6 +57,7 @@ class Rollout:
         self._asked = False
         self._following: asyncio.Task[None] | None = None
         self._judging: asyncio.Task[None] | None = None
+        self._judged: Loaded | None = None
 
     def look(self) -> None:
         """See whether something else is wanted, beside the work; returns at once."""
@@ -181,14 +182,18 @@ class Rollout:
         return model.digest
 
     def _watch(self, model: WantedModel, before: Sequence[Loaded], past: Past) -> None:
-        """Judge what is new; who is judged already is judged on, unless it has gone."""
-        if self._judging and not (self._shelf.canary and self._shelf.canary in before):
+        """Judge what is new, the canary first; who is judged already is judged on, unless it has gone."""
+        current, canary = self._shelf.current, self._shelf.canary
+        new = canary if canary not in before else None
+        if new is None and current is not before[0]:
+            new = current  # a canary that answers all now, too: they are more
+        if self._judging and (new or self._judged not in self._shelf.loaded):
             self._judging.cancel()
             self._watched_until_s = 0.0
-        new = [loaded for loaded in self._shelf.loaded if loaded not in before]
         if new and model.watch and model.watch.for_s:
+            self._judged = new
             self._watched_until_s = time.monotonic() + model.watch.for_s
-            judge = self._judge(model.watch, new[-1], past)
+            judge = self._judge(model.watch, new, past)
             self._judging = asyncio.get_running_loop().create_task(judge, name="judge")
 
     async def _judge(self, watch: Watch, loaded: Loaded, past: Past) -> None:

@@ -173,7 +173,6 @@ def _with_canary(
 def _replaced(model: WantedModel, source: Pinned, watch: Watch | None) -> WantedModel:
     if source.digest == model.digest:
         return model
-    shadow = model.shadow
     return msgspec.structs.replace(
         model,
         package=source.package,
@@ -181,9 +180,13 @@ def _replaced(model: WantedModel, source: Pinned, watch: Watch | None) -> Wanted
         previous=model.source,
         watch=watch or Watch(),
         canary=None,  # it was beside another
-        # Nobody need compare a package with itself.
-        shadow=None if shadow and shadow.digest == source.digest else shadow,
+        shadow=_unless(model.shadow, source.digest),
     )
+
+
+def _unless(shadow: PinnedShare | None, digest: str) -> PinnedShare | None:
+    """Nobody need compare a package with itself."""
+    return None if shadow and shadow.digest == digest else shadow
 
 
 def _rolled_back(model: WantedModel) -> WantedModel:
@@ -197,6 +200,7 @@ def _rolled_back(model: WantedModel) -> WantedModel:
         previous=None,
         watch=None,
         canary=None,
+        shadow=_unless(model.shadow, previous.digest),
     )
 
 

@@ -13,6 +13,7 @@ import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -74,6 +75,10 @@ class Replica:
     async def change(self, change: WantedChange) -> Wanted:
         """Here alone."""
         return await self.rollout.change(change)
+
+    def serves(self, revision: int) -> bool:
+        """Whether it has taken it."""
+        return self.rollout.revision == revision
 
     @property
     def digest(self) -> str:
@@ -229,6 +234,27 @@ def test_a_package_that_fails_is_taken_back(make_package: MakePackage) -> None:
         response = httpx.post(f"{url}/predict", json={"text": "goods"})
 
     assert response.headers["x-package-digest"] == old.digest == replica.digest
+
+
+def test_who_is_judged_is_judged_on(make_package: MakePackage) -> None:
+    """Another change, of a shadow, does not end the watch: what fails then is taken back, and that stays."""
+    old, failing = make_package(seed=1), make_package(seed=2, rows=15)
+    with listening(old) as (url, replica), httpx.Client(base_url=url, timeout=LONG_S) as client:
+        shadow = {"package": "other/1", "digest": "a" * 64, "share": 0.1}
+        change = {"package": str(failing.folder), "digest": failing.digest}
+        for body in (change, {"shadow": shadow}):
+            revision = client.put("/rollout", json=body).json()["revision"]
+            wait_until(partial(replica.serves, revision))
+        over = threading.Event()
+        caller = threading.Thread(target=ask_until, args=(url, "goods", over))
+        caller.start()
+        wait_until(lambda: replica.digest == old.digest)
+        over.set()
+        caller.join()
+        wanted = client.get("/rollout").json()["wanted"]
+
+    assert "requests failed" in wanted["undone"]
+    assert wanted["models"][0]["shadow"] == shadow
 
 
 def test_a_package_that_is_slow_is_taken_back(make_package: MakePackage) -> None:
