@@ -12,6 +12,7 @@ import numpy.typing as npt
 from export.answers import Answers
 from export.exam import Bools, Exam
 from export.options import ExportOptions
+from serving.agreement import wilson
 from serving.engine import probabilities
 from serving.package import Task
 from serving.session import Logits
@@ -215,14 +216,6 @@ def calibration_error(logits: Logits, truth: Bools, task: Task, temperature: flo
     bins = np.minimum((confident * _BINS).astype(int), _BINS - 1)
     gaps = np.bincount(bins, confident, _BINS) - np.bincount(bins, right, _BINS)
     return float(np.abs(gaps).sum() / len(confident))
-
-
-def wilson(count: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share: Wilson's, which stays in 0..1 and is honest for few rows."""
-    share, z2 = count / total, _Z95**2
-    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2)) / (1 + z2 / total)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def paired_interval(lost: int, gained: int, total: int) -> tuple[float, float]:

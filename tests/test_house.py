@@ -26,6 +26,7 @@ ARROWS: dict[str, set[str]] = {
         *(
             f"serving.{name}"
             for name in (
+                "agreement",
                 "package",
                 "engine",
                 "session",
@@ -73,6 +74,8 @@ SERVING_ORDER = (
     "shortcut",
     "predict",
     "offline",
+    "promoting",
+    "shadow_commands",
     "known",
     "deploying",
     "key_commands",
@@ -81,19 +84,25 @@ SERVING_ORDER = (
     "shelf",
     "witness",
     "probation",
-    "sharing",
     "ledger",
     "protocols",
     "gate",
     "metering",
     "tracing",
     "request_log",
+    "beside",
+    "shadow",
+    "shadow_metrics",
     "metrics",
     "traffic",
     "answer_mix",
     "operations",
     "drift",
     "request",
+    "shadow_process",
+    "shadow_worker",
+    "shadow_report",
+    "agreement",
     "core",
     "readiness",
     "spans",
@@ -123,6 +132,7 @@ SERVING_ORDER = (
     "isa",
     "settings",
     "wanted",
+    "sharing",
     "keys",
     "log_file",
     "environment",
@@ -135,7 +145,10 @@ SERVING_ORDER = (
     "canonical",
     "errors",
 )
-PURE = ("planner", "cost", "line", "drift", "scaling", "probation", "sharing", "wanted")
+PURE = (
+    *("planner", "cost", "line", "drift", "scaling", "probation", "sharing", "wanted"),
+    *("agreement", "shadow_report"),
+)
 HEAVY = ("torch", "transformers", "ray", "onnxruntime", "mlflow", "datasets", "matplotlib")
 
 

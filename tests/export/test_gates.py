@@ -20,8 +20,8 @@ from export.gates import (
     judge_answers,
     macro_f1,
     paired_interval,
-    wilson,
 )
+from serving.agreement import wilson
 from serving.package import Task
 
 Logits = npt.NDArray[np.float32]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from export.exam import ExamRow
 from export.figures import CandidatePoint, pareto_front
-from export.gates import decisions, paired_interval, wilson
+from export.gates import decisions, paired_interval
 from export.report import (
     ChangedRow,
     ExportReport,
@@ -24,6 +24,7 @@ from export.report import (
     label_flips,
     render_export_report,
 )
+from serving.agreement import wilson
 from serving.package import Task
 
 Logits = npt.NDArray[np.float32]
