@@ -27,17 +27,18 @@ from serving.gpu import default_streams, gpus_for
 from serving.keys import KeyRing
 from serving.lanes import Lanes, choose_lanes, usable_cores
 from serving.ledger import Ledger
-from serving.locate import locate, locate_apart
+from serving.locate import locate, locate_apart, pin
 from serving.package import PackageConfig, open_package, read_config
 from serving.protocols.replicas import Here
 from serving.protocols.surface import build_endpoint
 from serving.replica_log import write_to_rays_file
 from serving.rollout import Rollout
 from serving.settings import ServeSettings
+from serving.shadow_report import ShadowState
 from serving.shelf import Loaded, Shelf
 from serving.shortcut import MAX_ONGOING_REQUESTS
 from serving.traffic import Traffic
-from serving.wanted import Pinned, first
+from serving.wanted import Pinned, PinnedShare, first
 from serving.witness import Witness
 
 _SWITCH_INTERVAL_S = 5e-4
@@ -79,7 +80,9 @@ class Encoder:
         self._gate, self._traffic = _gate(settings), Traffic()
         self._name = serve.get_replica_context().replica_id.unique_id
         ledger = Ledger(ClusterStore(), name)
-        start = ledger.proven() or first(read_config(Path(folder)).name, folder, digest)
+        start = ledger.proven() or first(
+            read_config(Path(folder)).name, folder, digest, shadow=_shadow(settings)
+        )
         self.miniml_endpoint = Shelf(start.model(), self._load)
         self._rollout = Rollout(
             ledger, self.miniml_endpoint, start, replica=self._name, tell=lambda: ask_all("look")
@@ -119,6 +122,10 @@ class Encoder:
     async def metrics(self) -> tuple[str, bytes]:
         """This replica's name and its metrics."""
         return self._name, await self._here.metrics()
+
+    async def shadow_state(self) -> ShadowState | None:
+        """What a candidate did here; None where there is none."""
+        return self._here.beside.state()
 
     async def look(self) -> None:
         """Something else may be wanted."""
@@ -185,7 +192,8 @@ def build(args: ServeSettings) -> serve.Application:
     sized = deployment.options(ray_actor_options=needs, **spread, **replicas_for(args))
     # Whoever deploys begins anew: what was rolled out before was on top of something else.
     name = uuid.uuid4().hex
-    application: serve.Application = sized.bind(str(folder), digest, lanes or cpus, args, name)
+    settings = _with_pinned_shadow(args)
+    application: serve.Application = sized.bind(str(folder), digest, lanes or cpus, settings, name)
     return application
 
 
@@ -196,6 +204,25 @@ def _gate(settings: ServeSettings) -> Gate | None:
     from serving.metering import Meter  # memory that only those pay who use keys
 
     return Gate(KeyRing(Path(settings.keys)), Meter(settings.redis_url))
+
+
+def _with_pinned_shadow(args: ServeSettings) -> ServeSettings:
+    """The candidate named for ever, as replicas need it. Raises `PackageError`, registry errors."""
+    if args.shadow is None:
+        return args
+    reference, digest = pin(args.shadow)
+    if args.shadow_digest not in (None, digest):
+        raise PackageError(f"{args.shadow} is package {digest[:12]}, not {args.shadow_digest}.")
+    return args.model_copy(update={"shadow": reference, "shadow_digest": digest})
+
+
+def _shadow(settings: ServeSettings) -> PinnedShare | None:
+    """The candidate that is wanted from the beginning."""
+    if settings.shadow is None or settings.shadow_digest is None:
+        return None
+    return PinnedShare(
+        package=settings.shadow, digest=settings.shadow_digest, share=settings.shadow_share
+    )
 
 
 def _told_lanes(config: PackageConfig, args: ServeSettings) -> Lanes | None:

@@ -176,6 +176,11 @@ class Core:
             "tokenize_cpu_s": round(self._reader.cpu_s, 4),
         }
 
+    @property
+    def queued_ms(self) -> float:
+        """Milliseconds of work that wait, spread over the lanes."""
+        return self._batcher.queued_ms
+
     def batch_sizes(self) -> Sequence[int]:
         """Batches by their texts, as in `Tally`."""
         return self._batcher.tally.sizes

@@ -8,6 +8,7 @@ ServingError                 500  exit code 1
 │   ├── UnknownPath          404  nothing is served there
 │   ├── UnknownModel         404  another model is
 │   ├── NoCache              404  this server keeps no answers
+│   ├── NoShadow             404  no candidate runs beside what is served
 │   ├── WrongMethod          405  something is, but not for this method
 │   ├── SlowBody             408  the body did not come in time
 │   ├── Conflict             409  somebody else changed it before
@@ -90,6 +91,12 @@ class UnknownModel(BadRequest):
 
 class NoCache(BadRequest):
     """This server keeps no answers."""
+
+    status = 404
+
+
+class NoShadow(BadRequest):
+    """No candidate runs beside what is served."""
 
     status = 404
 

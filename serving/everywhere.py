@@ -10,8 +10,9 @@ from typing import Any
 from ray import serve
 
 from serving.metrics import side_by_side
-from serving.protocols.replicas import Here
+from serving.protocols.replicas import Here, report_of
 from serving.rollout import Rollout
+from serving.shadow_report import ShadowReport, ShadowState
 from serving.wanted import Wanted, WantedChange
 
 _ANSWER_S = 10.0
@@ -48,6 +49,11 @@ class AllReplicas:
     async def metrics(self) -> bytes:
         """Each sample with its replica."""
         return side_by_side(await ask_all("metrics"))
+
+    async def shadow(self) -> ShadowReport:
+        """Of the pair of packages that most have side by side."""
+        states: list[ShadowState | None] = await ask_all("shadow_state")
+        return report_of(states)
 
 
 class AllRollouts:

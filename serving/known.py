@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 from rich.table import Table
@@ -69,24 +71,28 @@ class Cleared:
         return f"Forgot {self.answers} answers."
 
 
+class Absent(RemoteError):
+    """The server has no such thing."""
+
+
 def cache_stats(options: CacheOptions) -> CacheNumbers:
     """Ask the server. Raises `RemoteError` when it does not answer or keeps none."""
-    return CacheNumbers(numbers=_ask(options, "GET"))
+    return CacheNumbers(numbers=ask(options.url, "GET", "/cache"))
 
 
 def clear_cache(options: CacheOptions) -> Cleared:
     """Forget what the replicas know, and what Redis does. Raises `RemoteError`."""
-    return Cleared(answers=int(_ask(options, "DELETE")["cleared"]))
+    return Cleared(answers=int(ask(options.url, "DELETE", "/cache")["cleared"]))
 
 
-def _ask(options: CacheOptions, method: str) -> dict[str, float]:
-    url = options.url.rstrip("/")
+def ask(url: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The document that a server answers. Raises `RemoteError`, for a 404 `Absent`."""
+    url = url.rstrip("/")
     try:
-        response = httpx.request(
-            method, f"{url}/cache", headers=key_header(), timeout=60.0, trust_env=False
-        )
+        with httpx.Client(headers=key_header(), timeout=60.0, trust_env=False) as client:
+            response = client.request(method, f"{url}{path}", json=body)
         document = response.json()
-        if response.status_code == httpx.codes.OK:
+        if response.is_success:
             return dict(document)
         detail = document["error"]
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -95,4 +101,5 @@ def _ask(options: CacheOptions, method: str) -> dict[str, float]:
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise RemoteError(f"{url} answered, but not as miniml does.") from error
-    raise RemoteError(str(detail["message"]), hint=str(detail["hint"]))
+    kind = Absent if response.status_code == httpx.codes.NOT_FOUND else RemoteError
+    raise kind(str(detail["message"]), hint=str(detail["hint"]))

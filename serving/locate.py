@@ -80,6 +80,13 @@ def locate_apart(reference: str, digest: str) -> Path:
     return Path(done.stdout.decode().splitlines()[-1])
 
 
+def point_alias(alias: str, reference: str) -> None:
+    """Have *alias* name the package of *reference*, which is published. Raises registry errors."""
+    from registry import store
+
+    store.set_alias(reference, alias, kind="package")
+
+
 def _main(reference: str, digest: str) -> None:
     try:
         folder, _ = locate(reference, digest=digest)

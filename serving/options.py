@@ -70,6 +70,11 @@ class ServeOptions:
         default=None,
         metadata={"help": "MODULE:FUNCTION that the package may change texts by, if not built in."},
     )
+    shadow: str | None = field(
+        default=None,
+        metadata={"help": "A candidate that is asked, too, aside, and compared: NAME@alias, ..."},
+    )
+    share: str = field(default="10%", metadata={"help": "Of the requests that it is asked."})
     otlp: str | None = field(
         default=None,
         metadata={"help": "http://HOST:4318: send traces there (OpenTelemetry, OTLP over HTTP)."},
@@ -243,3 +248,51 @@ class TopOptions:
     url: str = field(default="http://127.0.0.1:8000", metadata={"help": "The server to watch."})
     every_s: float = field(default=1.0, metadata={"help": "Seconds between two looks."})
     looks: int = field(default=0, metadata={"help": "Looks, then end; 0: until Ctrl-C."})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowOptions:
+    """Which server's.
+
+    [bold]miniml shadow report --url http://127.0.0.1:8000[/]
+    """
+
+    url: str = field(default="http://127.0.0.1:8000", metadata={"help": "The server to ask."})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartShadowOptions:
+    """Have a candidate answer what callers ask, too, aside; nobody gets its answers.
+
+    [bold]miniml shadow start reviews@candidate --share 10% --url http://127.0.0.1:8000[/]
+
+    With keys, $MINIML_API_KEY must hold an admin's.
+    """
+
+    package: str = field(
+        metadata={"argument": "PACKAGE", "help": "The candidate: NAME@alias, NAME/3, a folder, ..."}
+    )
+    share: str = field(default="10%", metadata={"help": "Of the requests: 10%, or 0.1."})
+    url: str = field(default="http://127.0.0.1:8000", metadata={"help": "The server to change."})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromoteOptions:
+    """Serve the candidate that ran as a shadow, and name it champion, if it agreed enough.
+
+    [bold]miniml promote reviews@candidate --min-agreement 0.98 --url http://127.0.0.1:8000[/]
+    """
+
+    package: str = field(
+        metadata={"argument": "PACKAGE", "help": "The candidate: NAME@alias or NAME/3."}
+    )
+    min_agreement: float = field(
+        default=0.98,
+        metadata={"help": "Share of texts at least, by the lower end of its interval."},
+    )
+    min_texts: int = field(default=1000, metadata={"help": "Texts compared at least."})
+    alias: str = field(default="champion", metadata={"help": "Alias that is pointed at it."})
+    watch: str = field(
+        default="2m", metadata={"help": "Time in which it may still go back; as in miniml deploy."}
+    )
+    url: str = field(default="http://127.0.0.1:8000", metadata={"help": "The server to change."})

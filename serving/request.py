@@ -15,7 +15,8 @@ from serving.line import Priority
 
 OTHER = "other"  # the door of what comes in at none: pages, unknown paths, wrong methods
 _LONGEST_ID = 128
-if TYPE_CHECKING:  # for those who trace; nobody else need know of it
+if TYPE_CHECKING:  # for those who trace or compare; nobody else need know of it
+    from serving.reading import Reading
     from serving.spans import Place
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -23,10 +24,14 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-
 
 @dataclass(slots=True)
 class Trail:
-    """What becomes known of a request on its way: its texts, once read; its place in a trace."""
+    """What becomes known of a request on its way: its texts, once read; its place in a trace.
+
+    reading: how much of the texts is read; None as long as nobody said.
+    """
 
     texts: Sequence[str] = ()
     pairs: Sequence[str] | None = None
+    reading: Reading | None = None
     place: Place | None = None
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.amounts import share
 from serving.canonical import ALLOW_CODE
 from serving.errors import ServingError
 from serving.keys import is_loopback, keys_for
+from serving.locate import pin
 from serving.log_file import STANDARD_OUTPUT
 from serving.options import Device, ServeOptions
 
@@ -69,6 +71,15 @@ class ServeSettings(BaseSettings):
     rollout_without_key: bool = Field(
         default=False, description="Without keys: who is on this machine may change the package."
     )
+    shadow: str | None = Field(
+        default=None, description="Reference of a candidate that is compared with the package."
+    )
+    shadow_digest: str | None = Field(
+        default=None, pattern="^[0-9a-f]{64}$", description="Refuse any other candidate."
+    )
+    shadow_share: float = Field(
+        default=0.1, ge=0, le=1, description="Of the requests that it answers, too, aside."
+    )
     allow_code: str | None = Field(
         default=None, description="module:function that a package may have its texts changed by."
     )
@@ -96,10 +107,11 @@ class ServeSettings(BaseSettings):
 def settings_for(options: ServeOptions, *, package: str, digest: str) -> ServeSettings:
     """What `miniml serve` with *options* tells the application; the rest is MINIML_* or default.
 
-    Raises what `keys_for` does, and `ServingError` for a way to trace or to log that cannot be.
+    Raises what `keys_for` does, what `pin` does of a shadow, and `ServingError` for a way to trace or to log that cannot be.
     """
     keys = keys_for(options)
     _refuse_odd_observing(options)
+    shadow, shadow_digest = pin(options.shadow) if options.shadow else (None, None)
     log = options.request_log
     return ServeSettings(
         package=package,
@@ -120,6 +132,9 @@ def settings_for(options: ServeOptions, *, package: str, digest: str) -> ServeSe
         # Ray binds the ports of gRPC on every interface; who listens here alone answers here alone.
         local_only=bool(options.grpc_port) and keys is None and is_loopback(options.host),
         rollout_without_key=keys is None and is_loopback(options.host),
+        shadow=shadow,
+        shadow_digest=shadow_digest,
+        shadow_share=share(options.share, flag="--share"),
         # The environment's word, too, so that it is written down with the rest.
         allow_code=options.allow_code or os.environ.get(ALLOW_CODE),
         otlp_endpoint=options.otlp,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from serving.beside import Beside
 from serving.core import Core
 from serving.errors import ServingError, UnknownModel
 from serving.memory import give_back_memory
@@ -44,6 +45,11 @@ class Loaded:
     endpoint: Endpoint
     witness: Witness
     since_s: float = field(default_factory=time.time)
+
+    @property
+    def beside(self) -> Beside:
+        """Where a candidate stands that is compared with it."""
+        return self.endpoint.here.beside
 
     async def close(self, within_s: float) -> None:
         """Answer who is here, so long at most, and give the memory back."""
@@ -81,6 +87,7 @@ class Shelf:
         self.rpc = _SharedRpc(self)
         if model.canary:
             self.canary, self._share = load(model.canary), model.canary.share
+        self.current.beside.arrange(model.shadow)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One ASGI event stream."""
@@ -160,8 +167,11 @@ class Shelf:
         self.canary = known[model.canary.digest] if model.canary else None
         self._share = model.canary.share if model.canary else 0.0
         for loaded in before:
+            if loaded is not self.current:
+                loaded.beside.arrange(None)
             if loaded not in self.loaded:
                 self._retire(loaded)
+        self.current.beside.arrange(model.shadow)
 
     async def _fetched(self, source: Pinned) -> Loaded:
         try:

@@ -98,9 +98,10 @@ _CHANGE = msgspec.json.Decoder(WantedChange)
 _WANTED = msgspec.json.Decoder(Wanted)
 
 
-def first(name: str, package: str, digest: str) -> Wanted:
+def first(name: str, package: str, digest: str, *, shadow: PinnedShare | None = None) -> Wanted:
     """What is wanted before anybody changed it."""
-    return Wanted(revision=0, models=(WantedModel(name=name, package=package, digest=digest),))
+    model = WantedModel(name=name, package=package, digest=digest, shadow=shadow)
+    return Wanted(revision=0, models=(model,))
 
 
 def read_change(body: bytes) -> WantedChange:

@@ -18,6 +18,7 @@ from serving.protocols.inference import version_of
 from serving.protocols.lines import LINES
 from serving.protocols.native import PredictBody
 from serving.protocols.rendering import ErrorBody, PredictAnswer, ScoredLabel
+from serving.shadow_report import ShadowReport
 from serving.wanted import WantedChange
 
 Json = dict[str, Any]
@@ -38,7 +39,7 @@ _HEADERS = [
 _TYPES = (
     *(PredictBody, PredictAnswer, InputsBody, ScoredLabel, ClassifyBody, ClassifyAnswer),
     *(oip.InferBody, oip.InferAnswer, oip.ServerMetadata, oip.ModelMetadata, ErrorBody),
-    WantedChange,
+    *(WantedChange, ShadowReport),
 )
 _REFERENCE = "#/components/schemas/{name}"
 

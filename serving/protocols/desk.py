@@ -61,6 +61,7 @@ class Desk:
     async def charge(self, request: Request, asked: Asking) -> None:
         """Count the texts for the key. Raises `RateLimited`, `QuotaUsedUp`."""
         request.trail.texts, request.trail.pairs = asked.texts, asked.pairs
+        request.trail.reading = asked.reading
         if self._gate:
             await self._gate.charge(request.key, len(asked.texts))
 

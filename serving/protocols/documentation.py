@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
@@ -21,10 +22,11 @@ from serving.package import Package
 from serving.protocols.contract import add_contract
 from serving.protocols.desk import Desk
 from serving.protocols.headers import about_error
-from serving.protocols.rendering import write_error
+from serving.protocols.rendering import ErrorBody, write_error
 from serving.protocols.replicas import Replicas
 from serving.request import OTHER
 from serving.request import Request as Asking
+from serving.shadow_report import ShadowReport
 
 _PAGES = Path(__file__).parent.parent / "static"
 # Scripts and styles stand in the page, and it asks nobody but this server.
@@ -64,10 +66,31 @@ def build_documentation(core: Core, replicas: Replicas, desk: Desk) -> FastAPI:
     async def metrics() -> Response:
         return PlainTextResponse(await replicas.metrics(), media_type=CONTENT_TYPE)
 
+    _add_shadow(app, replicas)
     _add_pages(app)
     _add_errors(app, desk)
     _add_hot_paths(app, package)
     return app
+
+
+def _add_shadow(app: FastAPI, replicas: Replicas) -> None:
+    @app.get(
+        "/shadow",
+        summary="How far the candidate beside what is served agrees with it",
+        response_class=Response,
+        responses={
+            200: {"content": _json_of(ShadowReport)},
+            404: {"description": "There is none", "content": _json_of(ErrorBody)},
+        },
+    )
+    async def shadow() -> Response:
+        report = msgspec.json.encode(await replicas.shadow())
+        return Response(report, media_type="application/json")
+
+
+def _json_of(kind: type) -> dict[str, Any]:
+    """A body, by the type's schema in the contract."""
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
 
 
 def _add_pages(app: FastAPI) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from serving.beside import Beside
 from serving.cache import Cache
 from serving.core import Core
-from serving.errors import NoCache
+from serving.errors import NoCache, NoShadow
 from serving.metrics import Metrics
+from serving.shadow_report import ShadowReport, ShadowState, reported
 
 
 class Replicas(Protocol):
@@ -28,13 +31,18 @@ class Replicas(Protocol):
         """For Prometheus, in its text format."""
         ...
 
+    async def shadow(self) -> ShadowReport:
+        """How the candidate beside them does. Raises `NoShadow`."""
+        ...
+
 
 class Here:
     """This replica."""
 
-    def __init__(self, core: Core, metrics: Metrics) -> None:
+    def __init__(self, core: Core, metrics: Metrics, beside: Beside) -> None:
         self._core = core
         self._metrics = metrics
+        self.beside = beside
 
     async def cache_numbers(self) -> dict[str, float]:
         """Live numbers."""
@@ -48,8 +56,21 @@ class Here:
         """As they are now."""
         return self._metrics.text()
 
+    async def shadow(self) -> ShadowReport:
+        """Of this one alone."""
+        return report_of([self.beside.state()])
+
     @property
     def _cache(self) -> Cache:
         if self._core.cache is None:
             raise NoCache("This server keeps no answers.", hint="Start it with --cache-mb above 0.")
         return self._core.cache
+
+
+def report_of(states: Sequence[ShadowState | None]) -> ShadowReport:
+    """As `reported`. Raises `NoShadow` where there is nothing to report."""
+    if (report := reported(states)) is None:
+        raise NoShadow(
+            "No candidate runs beside what is served.", hint="Start one: miniml shadow start."
+        )
+    return report

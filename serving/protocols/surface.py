@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from serving.beside import Beside
 from serving.core import Core
 from serving.gate import Gate
 from serving.metrics import Metrics
@@ -16,6 +17,7 @@ from serving.protocols.replicas import Here, Replicas
 from serving.protocols.rollout_door import Rollouts, add_rollout
 from serving.request_log import RequestLog
 from serving.settings import ServeSettings
+from serving.shadow_metrics import ShadowMetrics
 from serving.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -41,13 +43,15 @@ def build_endpoint(  # noqa: PLR0913 - every one but the first two has a default
     log = _request_log(settings, replica)
     metrics = Metrics(core.package, partial(_numbers, core, log), core.batch_sizes, traffic=traffic)
     tracing = _tracing(core)
-    observers = [observer for observer in (metrics, tracing, log, *witnesses) if observer]
+    beside = Beside(core, allow_code=settings.allow_code)
+    metrics.registry.register(ShadowMetrics(core.package.config.labels, beside.state))
+    observers = [each for each in (metrics, tracing, log, beside, *witnesses) if each]
     desk = Desk(
         *(core, gate, observers),
         enter=tracing.enter if tracing else None,
-        closing=[each.close for each in (core.spans, log, metrics) if each],
+        closing=[each.close for each in (beside, core.spans, log, metrics) if each],
     )
-    here = Here(core, metrics)
+    here = Here(core, metrics, beside)
     documentation = build_documentation(core, replicas(here), desk)
     if rollouts:
         add_rollout(documentation, rollouts, settings)

@@ -68,6 +68,7 @@ from serving.protocols.asgi import Endpoint
 from serving.protocols.calls import CALLS
 from serving.protocols.surface import build_endpoint
 from serving.settings import ServeSettings
+from serving.wanted import PinnedShare
 
 WORDS = ("good", "bad", "soup", "staff", "cold", "warm", "not", "very", "the", "was", "and", "##s")
 LABELS = ("negative", "neutral", "positive")
@@ -279,12 +280,18 @@ def package(make_package: MakePackage) -> Package:
     return make_package()
 
 
-def replica(package: Package, **limits: Any) -> tuple[Core, Endpoint]:
-    """What a replica of *package* holds."""
+def replica(
+    package: Package, *, beside: Package | None = None, **limits: Any
+) -> tuple[Core, Endpoint]:
+    """What a replica of *package* holds. beside: a candidate that shadows all of its requests."""
     settings = ServeSettings(package="p", **limits)
     core = Core(package, Lanes(count=1, threads=1), settings)
     gate = Gate(KeyRing(Path(settings.keys)), Meter(settings.redis_url)) if settings.keys else None
-    return core, build_endpoint(core, settings, gate=gate)
+    endpoint = build_endpoint(core, settings, gate=gate)
+    if beside:
+        candidate = PinnedShare(package=str(beside.folder), digest=beside.digest, share=1.0)
+        endpoint.here.beside.arrange(candidate)
+    return core, endpoint
 
 
 @contextmanager
@@ -371,6 +378,7 @@ def page(
         "redis_url": "redis://127.0.0.1:9/0",
         "otlp_endpoint": "http://127.0.0.1:9",
         "request_log": tmp_path / "requests.jsonl",
+        "beside": package,
     }
     with (
         listening(package, **options) as url,

@@ -111,6 +111,7 @@ MET: dict[str, Asked] = {
     "NoCache": Asked(
         door="other", ask=lambda client: client.get("/cache"), settings={"cache_bytes": 0}
     ),
+    "NoShadow": Asked(door="other", ask=lambda client: client.get("/shadow")),
     "WrongMethod": Asked(door="other", ask=lambda client: client.delete("/predict")),
     "SlowBody": Asked(door="predict", ask=half_a_body, settings={"body_timeout_s": 0.1}),
     "TooLarge": Asked(door="predict", ask=post({"texts": ["a"] * 2000})),
