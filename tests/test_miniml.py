@@ -15,6 +15,7 @@ COMMANDS = (
     ["bench", "peers"], ["bench", "planner"], ["bench", "backends"], ["bench", "report"],
     ["bench", "compare"], ["bench", "all"], ["bench", "offline"],
     ["package", "inspect"], ["package", "verify"], ["package", "diff"],
+    ["shadow", "report"], ["shadow", "start"], ["shadow", "stop"], ["promote"],
     ["package", "bench"], ["registry", "list"], ["registry", "show"], ["registry", "alias"],
     ["registry", "verify"], ["registry", "gc"], ["registry", "ui"],
 )  # fmt: skip

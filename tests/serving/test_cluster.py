@@ -33,6 +33,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from playwright.sync_api import Route, sync_playwright
 
+from serving import shadow_commands
 from serving.client import Client, RemoteError
 from serving.deploy_file import grpc_options
 from serving.deploying import deploy
@@ -40,7 +41,7 @@ from serving.engine import Engine
 from serving.environment import HAPROXY_PORTS, free_ports
 from serving.errors import PortInUse
 from serving.grpc_door import wait_ready
-from serving.options import DeployOptions, ServeOptions
+from serving.options import DeployOptions, ServeOptions, ShadowOptions, StartShadowOptions
 from serving.package import Package
 from serving.protocols import open_inference_pb2 as pb
 from serving.protocols.calls import SERVICE
@@ -492,6 +493,34 @@ def test_a_package_is_swapped_under_load(server: Server, package: Package, other
 
     assert answers_with(package)
     assert load.wrong == again.wrong == []
+
+
+@pytest.mark.parametrize("server", ["miniml serve, HAProxy"], indirect=True)
+def test_a_candidate_is_compared_under_load(
+    server: Server, package: Package, other: Package
+) -> None:
+    """Every answer is the package's own, and the report is of what both say; its process ends with it."""
+
+    def workers() -> list[psutil.Process]:
+        return [each for each in server.family() if "serving.shadow_worker" in each.cmdline()]
+
+    shadow = StartShadowOptions(package=str(other.folder), share="50%", url=server.url)
+    started = shadow_commands.start(shadow).report
+    options = ShadowOptions(url=server.url)
+    with Load(server.url, package, other) as load:
+        load.wait_for_more(50)
+        wait_until(lambda: shadow_commands.report(options).report.compared >= 100)
+    assert len(workers()) == 1
+    found = shadow_commands.report(options).report
+    shadow_commands.stop(options)
+
+    assert load.wrong == []
+    assert (started.champion, started.candidate) == (package.digest, other.digest)
+    assert found.replicas == {"comparing": 1}
+    assert 0 < found.agreed.agreeing < found.agreed.texts
+    wait_until(lambda: not workers())
+    with pytest.raises(RemoteError, match="No candidate"):
+        shadow_commands.report(options)
 
 
 @pytest.mark.parametrize("server", ["serve run, Python proxy"], indirect=True)
