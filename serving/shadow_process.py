@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from serving.shadow_worker import Began, Given, Start, Told
+from serving.shadow_worker import Began, Given, Opinions, Start
 
 _Said = TypeVar("_Said", bound=Struct)
 _START_S = 120.0
@@ -43,9 +43,9 @@ class CandidateProcess:
         self._socket.settimeout(self._patience_s)
         return began
 
-    def ask(self, given: Given) -> Told:
+    def ask(self, given: Given) -> Opinions:
         """One batch."""
-        return self._exchange(given, Told)
+        return self._exchange(given, Opinions)
 
     def kill(self) -> None:
         """From any thread; who waits for it hears at once."""

@@ -3,7 +3,7 @@
 So nothing it does reaches the replica: it has no part in the replica's interpreter lock, a crash, a leak
 or a hang ends with it, and it runs at a niceness at which the champion's lanes go first. It answers by the
 very core that would serve the package. One JSON document a line over the socket FD: `Start`, answered by
-`Began`, then `Given`, each answered by `Told`. It ends when the socket does, and with its parent.
+`Began`, then `Given`, each answered by `Opinions`. It ends when the socket does, and with its parent.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Given(Struct, frozen=True, kw_only=True):
         return Reading(truncate=self.truncate, window=window)
 
 
-class Told(Struct, frozen=True, kw_only=True):
+class Opinions(Struct, frozen=True, kw_only=True):
     """One opinion a text, in order; or, as `error`, why there are none. refused: the texts' own fault."""
 
     opinions: list[Opinion] = []
@@ -128,14 +128,14 @@ def _begin(line: BufferedRWPair) -> Core | None:
     return core
 
 
-def _answer(runner: asyncio.Runner, core: Core, given: Given) -> Told:
+def _answer(runner: asyncio.Runner, core: Core, given: Given) -> Opinions:
     try:
         answered = runner.run(
             core.ask(given.texts, given.pairs, reading=given.reading, priority="bulk")
         )
     except ServingError as error:
-        return Told(error=str(error), refused=isinstance(error, BadRequest))
-    return Told(opinions=[opinion(answer, core.package) for answer in answered.answers])
+        return Opinions(error=str(error), refused=isinstance(error, BadRequest))
+    return Opinions(opinions=[opinion(answer, core.package) for answer in answered.answers])
 
 
 def _say(line: BufferedRWPair, what: Struct) -> None:

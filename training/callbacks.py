@@ -86,7 +86,7 @@ class Bar(TrainerCallback):
         self.show(state.global_step, event["logs"].get("loss"))
 
 
-class Told(TrainerCallback):
+class ProgressFile(TrainerCallback):
     """How far a worker is, in a file that `read` reads in another process, twice a second."""
 
     def __init__(self, path: Path) -> None:

@@ -24,7 +24,7 @@ import torch
 from torch.distributed import DistError
 from transformers import TrainerCallback
 
-from training.callbacks import Bar, Told
+from training.callbacks import Bar, ProgressFile
 from training.device import Device, usable_cores
 from training.errors import FitFailed, TrainError
 from training.resume import last_complete, step_of
@@ -138,7 +138,7 @@ def _work(config: Mapping[str, Any]) -> None:
     context = train.get_context()
     torch.set_num_threads(max(1, usable_cores() // context.get_local_world_size()))
     share = Share(rank=context.get_world_rank(), count=context.get_world_size())
-    watcher = Told(task.told) if share.rank == 0 else TrainerCallback()
+    watcher = ProgressFile(task.told) if share.rank == 0 else TrainerCallback()
     fit(task.model, task.data, task.plan, watcher, share)
 
 
@@ -193,7 +193,7 @@ def _shown(told: Path, bar: Bar) -> Iterator[None]:
         over = False
         while not over:
             over = ended.wait(_LOOK_EVERY_S)
-            if known := Told.read(told):
+            if known := ProgressFile.read(told):
                 bar.show(*known)
 
     looker = threading.Thread(target=look, name="progress")

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from serving.offline.errors import BadRow, UnreadableInput
-from serving.offline.job import Format, InputFile, Wanted
+from serving.offline.job import AnswerOptions, Format, InputFile
 from serving.offline.lines import (
     TEXT,
     CountedLines,
@@ -70,7 +70,7 @@ def format_of(address: str) -> Format:
 
 
 def survey(
-    found: Mapping[str, tuple[int, str]], asked: Wanted, *, told: Callable[[int], None]
+    found: Mapping[str, tuple[int, str]], asked: AnswerOptions, *, told: Callable[[int], None]
 ) -> tuple[InputFile, ...]:
     """Each file with its rows and pieces. told: is called with the bytes of each when it is known.
 
@@ -103,7 +103,7 @@ def open_rows(file: IO[bytes], kind: Format, address: str, begin: int) -> Iterat
     return rows_of_fields(CountedLines(file, address), names, tabs=tabs)
 
 
-def _surveyed(address: str, size: int, mark: str, asked: Wanted) -> InputFile:
+def _surveyed(address: str, size: int, mark: str, asked: AnswerOptions) -> InputFile:
     kind = format_of(address)
     with reading(address) as file:
         if kind == "parquet":
@@ -133,7 +133,7 @@ def _parquet(file: IO[bytes], address: str) -> tuple[int, dict[str, str]]:
 
 
 def _text(
-    file: IO[bytes], kind: Format, address: str, asked: Wanted
+    file: IO[bytes], kind: Format, address: str, asked: AnswerOptions
 ) -> tuple[int, dict[str, str], list[int]]:
     """Rows, columns and where pieces begin."""
     columns: dict[str, str] = {}
@@ -152,7 +152,9 @@ def _text(
     return rows, {name: found or "string" for name, found in columns.items()}, begins
 
 
-def _learn(columns: dict[str, str], row: Row, address: str, number: int, asked: Wanted) -> None:
+def _learn(
+    columns: dict[str, str], row: Row, address: str, number: int, asked: AnswerOptions
+) -> None:
     """Widen the types of *columns* by the values of one object; "" is of nulls alone."""
     if isinstance(row, str):
         if asked.on_bad_row == "fail":
@@ -178,7 +180,7 @@ def _widened(before: str, now: str) -> str:
     return "double" if {before, now} == {"int64", "double"} else MIXED
 
 
-def _refuse_missing(file: InputFile, asked: Wanted) -> None:
+def _refuse_missing(file: InputFile, asked: AnswerOptions) -> None:
     """Raise `UnreadableInput` unless every column that was named is there."""
     if not file.rows:
         return

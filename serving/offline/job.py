@@ -21,7 +21,7 @@ OnBadRow = Literal["fail", "null"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class AnswerOptions:
     """What the options say of the answers. columns: to carry along; None: all. part_rows: at most."""
 
     text_column: str
@@ -76,7 +76,7 @@ class OfflineJob:
 
     package: str
     digest: str
-    asked: Wanted
+    asked: AnswerOptions
     inputs: tuple[InputFile, ...]
     schema_version: int = field(default=SCHEMA_VERSION)
 
@@ -108,7 +108,9 @@ def parse_job(content: bytes, folder: str) -> OfflineJob:
         return OfflineJob(
             package=document["package"],
             digest=document["digest"],
-            asked=Wanted(**{**asked, "columns": None if columns is None else tuple(columns)}),
+            asked=AnswerOptions(
+                **{**asked, "columns": None if columns is None else tuple(columns)}
+            ),
             schema_version={SCHEMA_VERSION: SCHEMA_VERSION}[document["schema_version"]],
             inputs=tuple(
                 InputFile(**{**each, "begins": tuple(each["begins"])})
@@ -122,7 +124,7 @@ def parse_job(content: bytes, folder: str) -> OfflineJob:
 
 
 def refuse_another(
-    begun: OfflineJob, *, digest: str, asked: Wanted, found: Mapping[str, Any]
+    begun: OfflineJob, *, digest: str, asked: AnswerOptions, found: Mapping[str, Any]
 ) -> None:
     """Raise `OtherRun` unless *begun* is the same run.
 
@@ -131,7 +133,7 @@ def refuse_another(
     """
     if begun.digest != digest:
         _refuse(f"with package {begun.digest[:12]}, not {digest[:12]}")
-    for each in fields(Wanted):
+    for each in fields(AnswerOptions):
         before, now = getattr(begun.asked, each.name), getattr(asked, each.name)
         if before != now and (each.name, before) != ("on_bad_row", "fail"):
             option = "--" + each.name.replace("_", "-")

@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from serving.engine import Prediction
 from serving.offline.errors import UnreadableInput
-from serving.offline.job import InputFile, OfflineJob, Piece, Wanted
+from serving.offline.job import AnswerOptions, InputFile, OfflineJob, Piece
 from serving.offline.storage import get, put
 from serving.package import PackageConfig
 
@@ -36,7 +36,7 @@ class PartFile:
     sha256: str
 
 
-def refuse_taken_names(file: InputFile, asked: Wanted, config: PackageConfig) -> None:
+def refuse_taken_names(file: InputFile, asked: AnswerOptions, config: PackageConfig) -> None:
     """Raise `UnreadableInput` when a column that goes along is named as one of the answer's."""
     ours = _answer_schema(config, asked).names
     taken = [name for name in asked.carried(file.columns) if name in ours]
@@ -109,7 +109,7 @@ def _about(job: OfflineJob, piece: Piece) -> dict[str, Any]:
     }
 
 
-def _answer_schema(config: PackageConfig, asked: Wanted) -> pa.Schema:
+def _answer_schema(config: PackageConfig, asked: AnswerOptions) -> pa.Schema:
     scored = pa.struct([("label", pa.string()), ("score", pa.float64())])
     columns = [("label", pa.string()), ("score", pa.float64())]
     if config.task == "multi_label":
@@ -122,7 +122,7 @@ def _answer_schema(config: PackageConfig, asked: Wanted) -> pa.Schema:
 
 
 def _answer_table(
-    answers: Sequence[Prediction | str], config: PackageConfig, asked: Wanted
+    answers: Sequence[Prediction | str], config: PackageConfig, asked: AnswerOptions
 ) -> pa.Table:
     schema = _answer_schema(config, asked)
     columns = []

@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from serving.offline.errors import UnreadableInput
 from serving.offline.inputs import MIXED, open_rows
-from serving.offline.job import InputFile, Piece, Wanted
+from serving.offline.job import AnswerOptions, InputFile, Piece
 from serving.offline.lines import Row
 from serving.offline.storage import look, reading
 
@@ -34,7 +34,7 @@ class Block:
     faults: dict[int, str]
 
 
-def read_block(file: InputFile, piece: Piece, asked: Wanted) -> Block:
+def read_block(file: InputFile, piece: Piece, asked: AnswerOptions) -> Block:
     """The rows of *piece*. Raises `UnreadableInput`, also when the file has changed."""
     if look(file.address) != (file.bytes, file.mark):
         raise UnreadableInput(

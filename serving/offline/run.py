@@ -23,11 +23,19 @@ from serving.gpu import gpus_for
 from serving.locate import locate, pin
 from serving.offline.errors import OfflineError, OtherRun, UnreadableInput, WorkerLost
 from serving.offline.inputs import find_inputs, survey
-from serving.offline.job import MANIFEST, RUN, OfflineJob, Piece, Wanted, parse_job, refuse_another
+from serving.offline.job import (
+    MANIFEST,
+    RUN,
+    AnswerOptions,
+    OfflineJob,
+    Piece,
+    parse_job,
+    refuse_another,
+)
 from serving.offline.parts import PartFile, finished_part, refuse_taken_names
 from serving.offline.showing import Showing
 from serving.offline.storage import absolute, get, is_local, names_in, put, remove_leavings
-from serving.offline.worker import Duty, Told
+from serving.offline.worker import Duty, WorkerUpdate
 from serving.offline.workers import connected, work, work_here
 from serving.options import PredictOptions
 from serving.package import PackageConfig, read_config
@@ -110,14 +118,14 @@ def predict_offline(options: PredictOptions) -> OfflineResult:
                 working = work_here(duty, left)
             else:
                 stack.enter_context(connected(options.cluster))
-                working = work(duty, left, gpus=gpus_for(config, "auto"))
+                working = work(duty, left, gpus=round(gpus_for(config, "auto")))
             work_s = _listen(stack.enter_context(closing(working)), folder, done, showing)
             done |= _unheard(folder, job, done)
     return _seal(folder, job, done, new_rows=new_rows, work_s=work_s, began_s=began_s)
 
 
 def _listen(
-    working: Iterator[Told], folder: str, done: dict[int, PartFile], showing: Showing
+    working: Iterator[WorkerUpdate], folder: str, done: dict[int, PartFile], showing: Showing
 ) -> float:
     """Seconds that workers worked; what they write goes into *done*. Raises what they failed by."""
     started_s = ended_s = 0.0
@@ -135,7 +143,7 @@ def _listen(
     return ended_s - started_s
 
 
-def _asked(options: PredictOptions, config: PackageConfig) -> Wanted:
+def _asked(options: PredictOptions, config: PackageConfig) -> AnswerOptions:
     pair = options.text_pair_column
     if config.text_pair != (pair is not None):
         raise OfflineError(
@@ -146,7 +154,7 @@ def _asked(options: PredictOptions, config: PackageConfig) -> Wanted:
     if options.part_rows < 1:
         raise OfflineError(f"--part-rows is {options.part_rows}; a part has one row at least.")
     columns = tuple(name for name in options.columns if name != _NONE) if options.columns else None
-    return Wanted(
+    return AnswerOptions(
         text_column=options.text_column,
         text_pair_column=pair,
         columns=columns,
@@ -158,7 +166,7 @@ def _asked(options: PredictOptions, config: PackageConfig) -> Wanted:
 
 
 def _begun(
-    folder: str, package: str, digest: str, asked: Wanted, addresses: Sequence[str]
+    folder: str, package: str, digest: str, asked: AnswerOptions, addresses: Sequence[str]
 ) -> OfflineJob | None:
     """The run in *folder*, to go on with; None when nothing is there. Raises `OtherRun`."""
     names = names_in(folder)
@@ -179,7 +187,7 @@ def _begin(  # noqa: PLR0913, PLR0917 - what a run is made of
     folder: str,
     package: str,
     digest: str,
-    asked: Wanted,
+    asked: AnswerOptions,
     config: PackageConfig,
     addresses: Sequence[str],
 ) -> OfflineJob:

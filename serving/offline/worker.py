@@ -29,7 +29,7 @@ State = Literal["ready", "going on", "written", "failed", "disk full"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class WorkerUpdate:
     """What a worker says. at_s: Unix time. rows: of *piece* done so far. part: once it is written.
 
     message: of what failed.
@@ -48,10 +48,10 @@ class Told:
         return {name: [value] for name, value in {**asdict(self), "part": asdict(part)}.items()}
 
 
-def heard(row: Mapping[str, Any]) -> Told:
+def heard(row: Mapping[str, Any]) -> WorkerUpdate:
     """What `to_batch` said."""
     part = PartFile(**row["part"])
-    return Told(**{**row, "part": part if part.name else None})
+    return WorkerUpdate(**{**row, "part": part if part.name else None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ class Worker:
             try:
                 if self._answerer is None:
                     self._answerer = self._open()
-                yield Told(state="ready", piece=number, at_s=time.time()).to_batch()
+                yield WorkerUpdate(state="ready", piece=number, at_s=time.time()).to_batch()
                 yield from self._do(piece, self._answerer)
             except ServingError as error:
                 message = " ".join(filter(None, (str(error), error.hint)))
@@ -114,11 +114,13 @@ class Worker:
                 answers[places[at]] = outcome
             done += 1
             if done % step == 0:
-                going_on = Told(state="going on", piece=piece.number, rows=done, at_s=time.time())
+                going_on = WorkerUpdate(
+                    state="going on", piece=piece.number, rows=done, at_s=time.time()
+                )
                 yield going_on.to_batch()
         assert done == piece.rows, "a row has no answer; this is a bug"
         part = write_part(self._duty.folder, job, piece, self._package.config, block.table, answers)
-        written = Told(
+        written = WorkerUpdate(
             state="written", piece=piece.number, rows=piece.rows, part=part, at_s=time.time()
         )
         yield written.to_batch()
@@ -140,4 +142,6 @@ def _questions(block: Block, places: list[int]) -> list[Question]:
 
 
 def _failed(piece: Piece, state: State, message: str) -> dict[str, list[Any]]:
-    return Told(state=state, piece=piece.number, message=message, at_s=time.time()).to_batch()
+    return WorkerUpdate(
+        state=state, piece=piece.number, message=message, at_s=time.time()
+    ).to_batch()

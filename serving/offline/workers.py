@@ -16,7 +16,7 @@ from typing import Any
 from serving.environment import set_environment
 from serving.lanes import usable_cores
 from serving.offline.errors import OfflineError, WorkerLost
-from serving.offline.worker import Duty, Told, Worker, heard
+from serving.offline.worker import Duty, Worker, WorkerUpdate, heard
 
 _OBJECT_STORE_BYTES = 80 * 2**20  # no text passes through it; Ray's least is 75 MiB
 _STDERR = 2
@@ -96,7 +96,7 @@ def _start(ray: Any, cluster: str | None) -> None:
         raise OfflineError(f"There is no Ray at {cluster} ({error}).") from error
 
 
-def work_here(duty: Duty, numbers: Sequence[int]) -> Generator[Told]:
+def work_here(duty: Duty, numbers: Sequence[int]) -> Generator[WorkerUpdate]:
     """As `work`, in this process: for what is done before Ray would have started."""
     worker = Worker(duty, usable_cores())
     for number in numbers:
@@ -104,7 +104,7 @@ def work_here(duty: Duty, numbers: Sequence[int]) -> Generator[Told]:
             yield heard({name: values[0] for name, values in batch.items()})
 
 
-def work(duty: Duty, numbers: Sequence[int], *, gpus: int) -> Generator[Told]:
+def work(duty: Duty, numbers: Sequence[int], *, gpus: int) -> Generator[WorkerUpdate]:
     """What workers tell while they do the pieces of these *numbers*, in no order.
 
     Raises `WorkerLost` when they die too often on one piece.

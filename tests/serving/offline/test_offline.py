@@ -24,10 +24,10 @@ from serving.engine import Engine
 from serving.errors import ServingError
 from serving.offline.errors import OfflineError, OtherRun, UnreadableInput
 from serving.offline.inputs import find_inputs, survey
-from serving.offline.job import OfflineJob, Wanted, parse_job
+from serving.offline.job import AnswerOptions, OfflineJob, parse_job
 from serving.offline.rows import read_block
 from serving.offline.run import OfflineResult
-from serving.offline.worker import Told
+from serving.offline.worker import WorkerUpdate
 from serving.offline.workers import work, work_here
 from serving.package import Package
 
@@ -120,7 +120,7 @@ def test_pieces_hold_every_row_once(rows: Rows, tmp_path: Path, name: str) -> No
     given = [dict(row) for row in rows[:350]]
     given[99]["text"] = given[100]["text"] = given[349]["text"] = ODD
     path = write(tmp_path / name, given)
-    asked = Wanted(text_column="text", part_rows=100)
+    asked = AnswerOptions(text_column="text", part_rows=100)
     (file,) = survey(find_inputs([str(path)]), asked, told=lambda _: None)
     job = OfflineJob(package="p", digest="d", asked=asked, inputs=(file,))
     blocks = [read_block(file, piece, asked) for piece in job.pieces()]
@@ -144,7 +144,7 @@ def test_what_json_values_become(tmp_path: Path) -> None:
         {"text": "b", "n": -2, "x": 0.5, "ok": None, "any": 2**70},
     ]
     path = write(tmp_path / "a.jsonl", given)
-    asked = Wanted(text_column="text")
+    asked = AnswerOptions(text_column="text")
     (file,) = survey(find_inputs([str(path)]), asked, told=lambda _: None)
     (piece,) = OfflineJob(package="p", digest="d", asked=asked, inputs=(file,)).pieces()
     first, second = read_block(file, piece, asked).table.to_pylist()
@@ -189,9 +189,9 @@ def test_a_run_goes_on_where_it_was_killed(  # noqa: PLR0913, PLR0917 - fixtures
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A worker by kill -9, and then the run itself: the next one does what is missing, no row twice."""
-    heard: list[Told] = []
+    heard: list[WorkerUpdate] = []
 
-    def killed(*given: Any, **options: Any) -> Generator[Told]:
+    def killed(*given: Any, **options: Any) -> Generator[WorkerUpdate]:
         for told in work(*given, **options):
             heard.append(told)
             states = [each.state for each in heard]
@@ -338,7 +338,7 @@ def test_a_file_that_changes_meanwhile_is_noticed(
     """Between the plan and the reading: refused, since rows would be others."""
     path = write(tmp_path / "a.jsonl", rows[:10])
 
-    def late(*given: Any, **options: Any) -> Generator[Told]:
+    def late(*given: Any, **options: Any) -> Generator[WorkerUpdate]:
         write(path, rows[:9])
         yield from work_here(*given, **options)
 
