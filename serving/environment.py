@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import shlex
 import shutil
 import socket
 import sys
@@ -146,3 +147,13 @@ def free_ports(count: int) -> list[int]:
             if len(free) == count:
                 return free
     raise PortInUse(f"No {count} ports are free from {_PORTS.start} to {_PORTS.stop - 1}.")
+
+
+def main() -> None:
+    """Say it to a shell: `eval "$(python -m serving.environment)"` before `ray start`."""
+    for name, value in to_export(haproxy=True).items():
+        sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
+
+
+if __name__ == "__main__":
+    main()
