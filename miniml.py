@@ -137,6 +137,7 @@ _stage(app, "promote", "serving.options:PromoteOptions", "serving.promoting:prom
 _stage(shadow_app, "report", "serving.options:ShadowOptions", "serving.shadow_commands:report")
 _stage(shadow_app, "start", "serving.options:StartShadowOptions", "serving.shadow_commands:start")
 _stage(shadow_app, "stop", "serving.options:ShadowOptions", "serving.shadow_commands:stop")
+_stage(app, "cost", "benchmarks.cost.options:CostOptions", "benchmarks.cost.run:run_cost")
 _stage(cache_app, "stats", "serving.options:CacheOptions", "serving.known:cache_stats")
 _stage(cache_app, "clear", "serving.options:CacheOptions", "serving.known:clear_cache")
 for _verb, _options, _function in (

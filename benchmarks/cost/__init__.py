@@ -1,0 +1,1 @@
+"""From a record and list prices to dollars a million texts, CPU against GPU; runs nothing."""
