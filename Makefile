@@ -55,7 +55,7 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -q tests/test_house.py tests/deploy/test_kubernetes.py
+	@$(BIN)/pytest -q tests/test_house.py tests/deploy/k8s tests/deploy/test_aws.py
 
 # Backends, core, loads and the highest rate, and bench.html of all records: 20 minutes at most.
 bench: package

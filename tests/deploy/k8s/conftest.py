@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 Manifest = dict[str, Any]
-K8S = Path(__file__).parent.parent.parent / "deploy/k8s"
+K8S = Path(__file__).parent.parent.parent.parent / "deploy/k8s"
 # What is understood of kustomize; a test compares with kubectl where there is one.
 KNOWN = {"apiVersion", "kind", "resources", "components", "images", "patches", "configMapGenerator"}
 
@@ -62,12 +62,20 @@ def _config_map(folder: Path, told: Manifest) -> Manifest:
     }
 
 
-def _patched(found: list[Manifest], *, target: Manifest, patch: str) -> list[Manifest]:
-    def meant(each: Manifest) -> bool:
-        return (each["kind"], each["metadata"]["name"]) == (target["kind"], target["name"])
+def _patched(
+    found: list[Manifest], *, patch: str, target: Manifest | None = None
+) -> list[Manifest]:
+    told = yaml.safe_load(patch)
+    named = target or {"kind": told["kind"], "name": told["metadata"]["name"]}
 
-    assert any(map(meant, found)), f"nothing is {target}"
-    operations = jsonpatch.JsonPatch(yaml.safe_load(patch))
+    def meant(each: Manifest) -> bool:
+        return (each["kind"], each["metadata"]["name"]) == (named["kind"], named["name"])
+
+    assert any(map(meant, found)), f"nothing is {named}"
+    if target is None:
+        assert told["$patch"] == "delete", "of merges, only a deletion is understood here"
+        return [each for each in found if not meant(each)]
+    operations = jsonpatch.JsonPatch(told)
     return [operations.apply(each) if meant(each) else each for each in found]
 
 
