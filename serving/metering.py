@@ -57,7 +57,7 @@ class Meter:
         try:
             async with asyncio.timeout(_REDIS_BUDGET_S):
                 await shared.take(key, texts)
-        except (RedisError, OSError, TimeoutError):
+        except (RedisError, OSError, TimeoutError, RuntimeError):  # the last as in `shared_cache`
             self._breaker.failed(time.monotonic())
             return False
         except ServingError:

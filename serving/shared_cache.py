@@ -129,7 +129,8 @@ class SharedCache:
         try:
             async with asyncio.timeout(budget_s or self._budget_s):
                 outcome = await asking
-        except (RedisError, OSError, TimeoutError):
+        except (RedisError, OSError, TimeoutError, RuntimeError):
+            # RuntimeError: what uvloop says of a connection that the network has torn down.
             self.failures += 1
             self._breaker.failed(time.monotonic())
             return None
