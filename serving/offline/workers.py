@@ -24,7 +24,7 @@ _TRIES = 3  # on one piece: what kills workers again and again would go on for e
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fleet:
+class WorkerPlan:
     """Workers that fit: how many at once, and the cores and GPUs of each."""
 
     count: int
@@ -32,7 +32,7 @@ class Fleet:
     gpus: int
 
 
-def fleet(nodes: Sequence[dict[str, Any]], *, gpus: int) -> Fleet:
+def fleet(nodes: Sequence[dict[str, Any]], *, gpus: int) -> WorkerPlan:
     """One worker a machine, larger machines take several: *nodes* as Ray tells them.
 
     Raises `OfflineError` when none has a core, or none a GPU that is needed.
@@ -42,12 +42,12 @@ def fleet(nodes: Sequence[dict[str, Any]], *, gpus: int) -> Fleet:
         count = int(sum(node.get("GPU", 0) for node in alive))
         if not count:
             raise OfflineError("The package was exported for a GPU, and Ray finds none here.")
-        return Fleet(count=count, cores=1, gpus=gpus)
+        return WorkerPlan(count=count, cores=1, gpus=gpus)
     cores = [int(node.get("CPU", 0)) for node in alive if node.get("CPU", 0) >= 1]
     if not cores:
         raise OfflineError("Ray has no node with a core to work on.")
     each = min(cores)
-    return Fleet(count=sum(node // each for node in cores), cores=each, gpus=0)
+    return WorkerPlan(count=sum(node // each for node in cores), cores=each, gpus=0)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from serving.cost import GridCost
 from serving.offline.cutting import cut
 from serving.offline.errors import OfflineError
-from serving.offline.workers import Fleet, fleet
+from serving.offline.workers import WorkerPlan, fleet
 from serving.package import CostGrid
 
 LENGTHS = st.lists(st.integers(1, 128), max_size=200).map(lambda found: sorted(found, reverse=True))
@@ -67,8 +67,8 @@ def test_machines_are_shared_out() -> None:
     nodes = [node(), node(CPU=4.0), node(CPU=10.0), node(CPU=8.0, GPU=2.0)]
     dead = {"Alive": False, "Resources": {"CPU": 64.0}}
 
-    assert fleet([*nodes, dead], gpus=0) == Fleet(count=5, cores=4, gpus=0)
-    assert fleet(nodes, gpus=1) == Fleet(count=2, cores=1, gpus=1)
+    assert fleet([*nodes, dead], gpus=0) == WorkerPlan(count=5, cores=4, gpus=0)
+    assert fleet(nodes, gpus=1) == WorkerPlan(count=2, cores=1, gpus=1)
     with pytest.raises(OfflineError, match="no node with a core"):
         fleet([node(), dead], gpus=0)
     with pytest.raises(OfflineError, match="a GPU"):
