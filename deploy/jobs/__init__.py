@@ -1,0 +1,1 @@
+"""What automated jobs hand to each other, and tell."""
