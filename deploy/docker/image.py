@@ -175,8 +175,8 @@ def _package(options: ImageOptions) -> tuple[Version | None, Path | None]:
     """The package and its verified folder. Raises `DeployError` where target and package disagree."""
     if options.package is None:
         return None, None
-    if options.target == "jobs":
-        raise DeployError("Jobs make packages; the image for them holds none. Leave --package out.")
+    if not options.target.startswith("serve"):
+        raise DeployError(f"The image {options.target} holds no package; leave --package out.")
     found = store.resolve(options.package, kind="package")
     folder = store.fetch(found)
     on_gpu = open_package(folder).config.runtime in _GPU_RUNTIMES

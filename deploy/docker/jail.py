@@ -43,7 +43,7 @@ print(json.dumps({{"answer": answer, "at_s": time.time()}}))
 
 
 @dataclass(slots=True, kw_only=True)
-class Stage:
+class ImageStage:
     """What a stage is after its instructions. layers: folders, the newest first."""
 
     layers: list[Path]
@@ -100,7 +100,7 @@ def unmount(work: Path) -> None:
     subprocess.run(["umount", "--recursive", str(work)], check=False)  # noqa: S603, S607
 
 
-def start(stage: Stage, work: Path) -> dict[str, Any]:
+def start(stage: ImageStage, work: Path) -> dict[str, Any]:
     """Start the image, ask it, stop it. Raises where it does not answer, or writes where it may not."""
     root = mount_root(work, "started", stage.layers, writable=False)
     _fill_devices(root / "dev")
@@ -130,11 +130,11 @@ def start(stage: Stage, work: Path) -> dict[str, Any]:
     return seen
 
 
-def _command(stage: Stage) -> list[str]:
+def _command(stage: ImageStage) -> list[str]:
     return [*stage.entrypoint, *stage.command, "--insecure"]  # nobody but us is on its network
 
 
-def _told(stage: Stage) -> dict[str, str]:
+def _told(stage: ImageStage) -> dict[str, str]:
     return {"IMAGE_STAGE": json.dumps({"env": stage.environment, "user": stage.user})}
 
 
@@ -157,7 +157,7 @@ def _first_child(process: subprocess.Popen[bytes]) -> int:
     raise RuntimeError(f"unshare ended with {process.returncode}")
 
 
-def _inside(stage: Stage, first: int, *command: str) -> str:
+def _inside(stage: ImageStage, first: int, *command: str) -> str:
     """What *command* prints, run beside the image's first process as the image's user."""
     enter = ["nsenter", "--target", str(first), *("--pid", "--net", "--ipc", "--uts", "--root")]
     asked = subprocess.run(  # noqa: S603 - our own command

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from dockerfile_parse import DockerfileParser
 
-from deploy.docker.jail import Stage, base_layer, mount_root, start, unmount
+from deploy.docker.jail import ImageStage, base_layer, mount_root, start, unmount
 from deploy.docker.sizes import contents
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -63,12 +63,12 @@ class Build:
 
     def __init__(self, context: Path, work: Path) -> None:
         self._context, self._work = context, work
-        self._stages: dict[str, Stage] = {}
-        self._stage = Stage(layers=[])
+        self._stages: dict[str, ImageStage] = {}
+        self._stage = ImageStage(layers=[])
         self._root = Path()
-        self._base = Stage(layers=[base_layer(work)], environment={"PATH": _PATH})
+        self._base = ImageStage(layers=[base_layer(work)], environment={"PATH": _PATH})
 
-    def run(self, target: str) -> dict[str, Stage]:
+    def run(self, target: str) -> dict[str, ImageStage]:
         """All that *target* needs, by name."""
         parser = DockerfileParser(str(self._context), env_replace=False)
         steps = [
@@ -93,7 +93,7 @@ class Build:
         before = self._stages.get(base, self._base)
         layer = self._work / name
         layer.mkdir()
-        self._stage = Stage(
+        self._stage = ImageStage(
             layers=[layer, *before.layers],
             environment=dict(before.environment),
             user=before.user,

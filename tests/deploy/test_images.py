@@ -30,7 +30,7 @@ from registry.errors import RegistryError
 ROOT = Path(__file__).parent.parent.parent
 DOCKER = ROOT / "deploy/docker"
 HADOLINT = Path(sys.executable).with_name("hadolint")
-TARGETS: tuple[Target, ...] = ("serve", "serve-gpu", "jobs")
+TARGETS: tuple[Target, ...] = ("serve", "serve-gpu", "jobs", "load")
 # What an image may hold that a development machine does not.
 ONLY_IN_IMAGES = {"build": re.compile("."), "serve-gpu": re.compile(r"^(nvidia-|onnxruntime-gpu$)")}
 
@@ -59,7 +59,7 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("image", ["build", "serve", "serve-gpu", "jobs"])
+@pytest.mark.parametrize("image", ["build", *TARGETS])
 def test_locks_agree(image: str) -> None:
     """What an image holds is at the version that tests ran with."""
     tested, held = pins(ROOT / "requirements.lock"), pins(DOCKER / f"requirements-{image}.lock")
@@ -72,7 +72,9 @@ def test_locks_agree(image: str) -> None:
     assert [n for n in held.keys() - tested.keys() if not (allowed and allowed.search(n))] == []
 
 
-@pytest.mark.parametrize(("image", "extra"), [("serve", "serving"), ("jobs", "training")])
+@pytest.mark.parametrize(
+    ("image", "extra"), [("serve", "serving"), ("jobs", "training"), ("load", "benchmarks")]
+)
 def test_locks_hold_what_the_extra_wants(image: str, extra: str) -> None:
     """A requirement that is changed in pyproject.toml, but not locked anew, is seen."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -165,7 +167,7 @@ def test_the_rehearsal_knows_every_instruction() -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_context_is_whole(tmp_path: Path, package: Path, target: Target) -> None:
     """It holds all that the image's stages copy, nothing of tests or clusters, and no bytecode."""
-    context = lay_out(tmp_path / "c", target=target, package=None if target == "jobs" else package)
+    context = lay_out(tmp_path / "c", target=target, package=package)
     stages, active, wanted = needed(steps(), target), False, set()
     for instruction, value in steps():
         if instruction == "FROM":
@@ -229,7 +231,7 @@ def test_labels_say_what_is_inside(tmp_path: Path, package: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"target": "jobs"}, "holds none"),
+        ({"target": "jobs"}, "holds no package"),
         ({"target": "serve-gpu"}, "--target serve"),
         ({"build_args": ("PIP_INDEX_URL",)}, "NAME=VALUE"),
     ],
