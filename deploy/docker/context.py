@@ -10,7 +10,8 @@ from pathlib import Path
 
 from deploy.errors import DeployError, NoSource
 from deploy.options import Target
-from registry.artifact import files_to_copy, read_manifest
+from registry.artifact import read_manifest
+from registry.transfer import copy_in
 
 ROOT = Path(__file__).parent.parent.parent
 ROOMS = ("benchmarks", "deploy", "export", "registry", "serving", "training")
@@ -55,17 +56,9 @@ def lay_out(folder: Path, *, target: Target, package: Path | None) -> Path:
         shutil.copytree(
             ROOT / room, source / room, ignore=_NOT_IN_SOURCE, copy_function=shutil.copy
         )
-    copy_package(package, folder / PACKAGE)
-    return folder
-
-
-def copy_package(package: Path | None, target: Path) -> None:
-    """What its manifest lists, and its signature; anybody may read it, nobody write it."""
-    target.mkdir()
+    put = folder / PACKAGE
     if package is None:
-        return
-    for name in files_to_copy(package, read_manifest(package)):
-        path = target / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(package / name, path)
-        path.chmod(0o644)
+        put.mkdir()
+    else:
+        copy_in(package, put, read_manifest(package))
+    return folder

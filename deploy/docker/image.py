@@ -7,6 +7,7 @@ and what it was made from. Where there is no engine the context is laid out all 
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import shutil
 import subprocess
@@ -43,7 +44,7 @@ class Image:
     context: Path | None
     command: str
     built: bool
-    pushed: bool
+    pushed_digest: str | None
 
     def document(self) -> dict[str, Any]:
         """JSON-able."""
@@ -55,14 +56,16 @@ class Image:
             "context": str(self.context) if self.context else None,
             "command": self.command,
             "built": self.built,
-            "pushed": self.pushed,
+            "pushed_digest": self.pushed_digest,
         }
 
     def __rich__(self) -> str:
         """For people."""
         if not self.built:
             return f"Context: {self.context}\n{self.command}"
-        return f"Built {self.tag}" + (" and pushed it" if self.pushed else "")
+        return f"Built {self.tag}" + (
+            f" and pushed it as {self.pushed_digest}" if self.pushed_digest else ""
+        )
 
 
 def build_image(options: ImageOptions) -> Image:
@@ -75,6 +78,7 @@ def build_image(options: ImageOptions) -> Image:
     labels = labels_for(options, found, folder)
     tag = options.tag or default_tag(options, found)
     engine = None if options.dry_run else find_engine(options.builder)
+    digest: str | None = None
     with ExitStack() as stack:
         if options.output or not engine:
             context = options.output or Path(tempfile.mkdtemp(prefix="miniml-image-"))
@@ -85,7 +89,7 @@ def build_image(options: ImageOptions) -> Image:
         if engine:
             _run(command)
             if options.push:
-                _run([engine, "push", tag])
+                digest = push(engine, tag)
     if not engine and not options.dry_run:
         raise NoEngine(
             f"No container engine answers here; the context is in {context}. Where there is one:"
@@ -99,7 +103,7 @@ def build_image(options: ImageOptions) -> Image:
         context=context.absolute() if options.output or not engine else None,
         command=shlex.join(command),
         built=bool(engine),
-        pushed=bool(engine) and options.push,
+        pushed_digest=digest,
     )
 
 
@@ -161,6 +165,20 @@ def find_engine(wanted: Builder) -> Builder | None:
         if asked.returncode == 0:
             return engine
     return None
+
+
+def push(engine: Builder, tag: str) -> str:
+    """Push *tag*, and return the digest that its registry gave it; on GitHub steps are told both."""
+    _run([engine, "push", tag])
+    told = [engine, "inspect", "--type", "image", "--format", "{{index .RepoDigests 0}}", tag]
+    asked = subprocess.run(told, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    name, found, digest = asked.stdout.strip().partition("@")
+    if asked.returncode or not found:
+        raise BuildFailed(f"{tag} was pushed, but {engine} does not know its digest.")
+    if place := os.environ.get("GITHUB_OUTPUT"):
+        with Path(place).open("a", encoding="utf-8") as file:
+            file.write(f"name={name}\ndigest={digest}\n")
+    return digest
 
 
 def our_version() -> str:

@@ -81,7 +81,7 @@ def mount_root(work: Path, name: str, layers: list[Path], *, writable: bool) -> 
     """A root of *layers*: writes go to the first, or are refused."""
     root, scratch = work / "roots" / name, work / f"{name}.overlay"
     root.mkdir(parents=True)
-    scratch.mkdir()
+    scratch.mkdir(parents=True)
     upper, *lower = layers
     if writable:
         options = f"upperdir={upper},workdir={scratch}"
@@ -102,7 +102,7 @@ def unmount(work: Path) -> None:
 
 def start(stage: ImageStage, work: Path) -> dict[str, Any]:
     """Start the image, ask it, stop it. Raises where it does not answer, or writes where it may not."""
-    root = mount_root(work, "started", stage.layers, writable=False)
+    root = mount_root(work, "image", stage.layers, writable=False)
     _fill_devices(root / "dev")
     _do("mount", "-t", "tmpfs", "-o", "noexec,nosuid,nodev,mode=1777", "tmpfs", str(root / "tmp"))
     alone = ["unshare", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts"]
@@ -117,6 +117,7 @@ def start(stage: ImageStage, work: Path) -> dict[str, Any]:
             **_replica(first, answer["at_s"]),
             "answer": answer["answer"],
             "health_check": _inside(stage, first, *stage.health) == "",
+            "machine_load": os.getloadavg()[0],
             "user": _inside(stage, first, "id", "-u").strip(),
             "root_is_read_only": "Read-only"
             in _inside(stage, first, "sh", "-c", "touch /x 2>&1; :"),

@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("context", type=Path, help="made by miniml image build --dry-run")
     parser.add_argument("--target", default="serve")
-    parser.add_argument("--build-only", action="store_true", help="do not start it")
+    parser.add_argument("--starts", type=int, default=1, help="how often it is started")
     options = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit(
@@ -50,8 +50,8 @@ def main() -> None:
     try:
         stages = Build(options.context.absolute(), work).run(options.target)
         seen = contents(stages[options.target].layers)
-        if not options.build_only:
-            seen |= start(stages[options.target], work)
+        stage = stages[options.target]
+        seen["starts"] = [start(stage, work / f"start-{each}") for each in range(options.starts)]
     finally:
         unmount(work)
         work.rmdir()

@@ -62,3 +62,32 @@ def package(tmp_path: Path) -> Path:
 def gpu_package(tmp_path: Path) -> Path:
     """The same, exported for a GPU."""
     return write_package(tmp_path / "gpu-package", runtime="cuda")
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of one layer of 16 that reads letters: what a base model is, but for its knowledge."""
+    import string
+
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("base") / "tiny"
+    folder.mkdir()
+    letters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words += [*letters, *(f"##{letter}" for letter in letters)]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    vocabulary = str(folder / "vocab.txt")
+    BertTokenizerFast(vocab_file=vocabulary).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    torch.manual_seed(0)
+    config = BertConfig(  # type: ignore[no-untyped-call]
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=256,
+    )
+    BertModel(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    return folder

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent.parent
 COMPOSE = ROOT / "deploy/compose"
 TEXT = (COMPOSE / "compose.yaml").read_text(encoding="utf-8")
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
-SCHEMA = [Path(sys.executable).with_name("check-jsonschema"), "--builtin-schema"]
+CHECKER = Path(sys.executable).with_name("check-jsonschema")
 PROMTOOL = shutil.which("promtool")
 
 
@@ -42,7 +42,10 @@ def test_the_schema_agrees(tmp_path: Path, line: str, instead: str) -> None:
     path = tmp_path / "compose.yaml"
     path.write_text(TEXT.replace(line, instead, 1) if line else TEXT, encoding="utf-8")
     done = subprocess.run(
-        [*SCHEMA, "vendor.compose-spec", path], capture_output=True, text=True, check=False
+        [CHECKER, "--builtin-schema", "vendor.compose-spec", path],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert (done.returncode == 0) == (not line), done.stdout

@@ -285,12 +285,14 @@ def test_the_engine_runs_what_was_said(
     engine, told = tmp_path / "podman", tmp_path / "told.jsonl"
     engine.write_text(
         f"#!{sys.executable}\nimport json, os, sys\n"
+        "if sys.argv[1] == 'inspect': print('here/reviews@sha256:0a')\n"
         f"print(json.dumps([sys.argv[1:], os.path.isdir(sys.argv[-1])]), file=open({str(told)!r}, 'a'))\n"
     )
     engine.chmod(engine.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
     image = build_image(ImageOptions(package=str(package), tag="here/reviews:1", push=True))
-    (info, _), (build, was_there), (push, _) = map(json.loads, told.read_text().splitlines())
+    (info, _), (build, was_there), (push, _), _ = map(json.loads, told.read_text().splitlines())
 
     assert info == ["info"]
     assert ["podman", *build] == shlex.split(image.command)
@@ -298,7 +300,8 @@ def test_the_engine_runs_what_was_said(
     assert not Path(build[-1]).exists()
     assert push == ["push", "here/reviews:1"]
     assert image.built
-    assert image.pushed
+    assert image.pushed_digest == "sha256:0a"
+    assert (tmp_path / "output").read_text() == "name=here/reviews\ndigest=sha256:0a\n"
 
 
 def test_the_install_script_is_a_shell_script() -> None:
