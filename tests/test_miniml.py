@@ -18,6 +18,7 @@ COMMANDS = (
     ["shadow", "report"], ["shadow", "start"], ["shadow", "stop"], ["promote"],
     ["package", "bench"], ["registry", "list"], ["registry", "show"], ["registry", "alias"],
     ["registry", "verify"], ["registry", "gc"], ["registry", "ui"],
+    ["image", "build"], ["job", "fetch"], ["job", "summary"],
 )  # fmt: skip
 
 

@@ -100,12 +100,23 @@ def unmount(work: Path) -> None:
     subprocess.run(["umount", "--recursive", str(work)], check=False)  # noqa: S603, S607
 
 
-def start(stage: ImageStage, work: Path) -> dict[str, Any]:
+def start(stage: ImageStage, work: Path, *, niceness: int) -> dict[str, Any]:
     """Start the image, ask it, stop it. Raises where it does not answer, or writes where it may not."""
     root = mount_root(work, "image", stage.layers, writable=False)
     _fill_devices(root / "dev")
     _do("mount", "-t", "tmpfs", "-o", "noexec,nosuid,nodev,mode=1777", "tmpfs", str(root / "tmp"))
-    alone = ["unshare", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts"]
+    alone = [
+        "nice",
+        "-n",
+        str(niceness),
+        "unshare",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--net",
+        "--ipc",
+        "--uts",
+    ]
     inner = [sys.executable, "-m", "deploy.docker.jail", str(root), *_command(stage)]
     began_s = time.time()
     process = subprocess.Popen([*alone, *inner], stdout=sys.stderr, env=os.environ | _told(stage))  # noqa: S603
@@ -118,6 +129,7 @@ def start(stage: ImageStage, work: Path) -> dict[str, Any]:
             "answer": answer["answer"],
             "health_check": _inside(stage, first, *stage.health) == "",
             "machine_load": os.getloadavg()[0],
+            "niceness": niceness,
             "user": _inside(stage, first, "id", "-u").strip(),
             "root_is_read_only": "Read-only"
             in _inside(stage, first, "sh", "-c", "touch /x 2>&1; :"),

@@ -37,6 +37,9 @@ def main() -> None:
     parser.add_argument("context", type=Path, help="made by miniml image build --dry-run")
     parser.add_argument("--target", default="serve")
     parser.add_argument("--starts", type=int, default=1, help="how often it is started")
+    parser.add_argument(
+        "--nice", type=int, default=0, help="of its start; below 0: as if it were alone"
+    )
     options = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit(
@@ -51,7 +54,10 @@ def main() -> None:
         stages = Build(options.context.absolute(), work).run(options.target)
         seen = contents(stages[options.target].layers)
         stage = stages[options.target]
-        seen["starts"] = [start(stage, work / f"start-{each}") for each in range(options.starts)]
+        seen["starts"] = [
+            start(stage, work / f"start-{each}", niceness=options.nice)
+            for each in range(options.starts)
+        ]
     finally:
         unmount(work)
         work.rmdir()

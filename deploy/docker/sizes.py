@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from importlib.metadata import distributions
 from pathlib import Path
@@ -11,16 +12,23 @@ _ABSENT = ("torch", "transformers", "pandas", "pyarrow", "mlflow", "pip", "setup
 
 
 def contents(layers: Iterable[Path]) -> dict[str, Any]:
-    """Bytes of all *layers*, and by distribution, the largest first; which are absent."""
+    """Bytes of all *layers*, and by distribution, the largest first; which are absent.
+
+    listed: how many components the bill of materials has.
+    """
     found = list(layers)
     sizes: dict[str, int] = {}
+    listed = 0
     for layer in found:
+        for bill in layer.glob("opt/miniml/sbom.cdx.json"):
+            listed = len(json.loads(bill.read_bytes())["components"])
         for site in layer.glob("opt/miniml/lib/python3*/site-packages"):
             sizes |= distribution_bytes(site)
     largest = sorted(sizes.items(), key=lambda item: item[1], reverse=True)
     return {
         "installed_bytes": sum(map(tree_bytes, found)),
         "distribution_bytes": dict(largest),
+        "listed": listed,
         "absent": [name for name in _ABSENT if name not in sizes],
     }
 

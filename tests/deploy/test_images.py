@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -307,3 +308,24 @@ def test_the_engine_runs_what_was_said(
 def test_the_install_script_is_a_shell_script() -> None:
     """`sh` reads it."""
     subprocess.run(["sh", "-n", DOCKER / "install.sh"], check=True)
+
+
+def test_the_page_names_what_there_is() -> None:
+    """docs/deploy.md uses targets that the Makefile has, and options that the command has."""
+    text = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"`make ([a-z-]+)", text))
+    flags = {
+        flag
+        for line in re.findall(r"miniml image build(.*)", text)
+        for flag in re.findall(r"--[a-z-]+", line)
+    }
+    known = {
+        field.metadata.get("flag", "--" + field.name.replace("_", "-"))
+        for field in dataclasses.fields(ImageOptions)
+    }
+
+    assert len(targets) >= 5
+    assert [target for target in targets if f"\n{target}:" not in makefile] == []
+    assert flags
+    assert flags - known == set()
