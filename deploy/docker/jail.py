@@ -119,28 +119,31 @@ def start(stage: ImageStage, work: Path, *, niceness: int) -> dict[str, Any]:
     ]
     inner = [sys.executable, "-m", "deploy.docker.jail", str(root), *_command(stage)]
     began_s = time.time()
-    process = subprocess.Popen([*alone, *inner], stdout=sys.stderr, env=os.environ | _told(stage))  # noqa: S603
+    process = subprocess.Popen([*alone, *inner], stdout=sys.stderr, env=os.environ | _told(stage))  # noqa: S603 - our own command
     try:
         first = _first_child(process)
-        answer = json.loads(_inside(stage, first, "python3", "-c", _ASK))
-        seen = {
-            "server_start_to_answer_s": round(answer["at_s"] - began_s, 2),
-            **_replica(first, answer["at_s"]),
-            "answer": answer["answer"],
-            "health_check": _inside(stage, first, *stage.health) == "",
-            "machine_load": os.getloadavg()[0],
-            "niceness": niceness,
-            "user": _inside(stage, first, "id", "-u").strip(),
-            "root_is_read_only": "Read-only"
-            in _inside(stage, first, "sh", "-c", "touch /x 2>&1; :"),
-            "written": sorted(path.name for path in (root / "tmp").iterdir()),
-        }
+        seen = _asked(stage, first, began_s) | {"niceness": niceness}
+        seen["written"] = sorted(path.name for path in (root / "tmp").iterdir())
         os.kill(first, signal.SIGTERM)
         seen["exit_code"] = process.wait(timeout=_UNTIL_ENDED_S)
     finally:
         process.kill()
         process.wait()
     return seen
+
+
+def _asked(stage: ImageStage, first: int, began_s: float) -> dict[str, Any]:
+    """What the image answers, and what it may: *first* is its first process."""
+    answer = json.loads(_inside(stage, first, "python3", "-c", _ASK))
+    return {
+        "server_start_to_answer_s": round(answer["at_s"] - began_s, 2),
+        **_replica(first, answer["at_s"]),
+        "answer": answer["answer"],
+        "health_check": _inside(stage, first, *stage.health) == "",
+        "machine_load": os.getloadavg()[0],
+        "user": _inside(stage, first, "id", "-u").strip(),
+        "root_is_read_only": "Read-only" in _inside(stage, first, "sh", "-c", "touch /x 2>&1; :"),
+    }
 
 
 def _command(stage: ImageStage) -> list[str]:
