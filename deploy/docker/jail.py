@@ -105,18 +105,8 @@ def start(stage: ImageStage, work: Path, *, niceness: int) -> dict[str, Any]:
     root = mount_root(work, "image", stage.layers, writable=False)
     _fill_devices(root / "dev")
     _do("mount", "-t", "tmpfs", "-o", "noexec,nosuid,nodev,mode=1777", "tmpfs", str(root / "tmp"))
-    alone = [
-        "nice",
-        "-n",
-        str(niceness),
-        "unshare",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--net",
-        "--ipc",
-        "--uts",
-    ]
+    spaces = ["--pid", "--net", "--ipc", "--uts"]
+    alone = ["nice", "-n", str(niceness), "unshare", "--fork", "--kill-child", *spaces]
     inner = [sys.executable, "-m", "deploy.docker.jail", str(root), *_command(stage)]
     began_s = time.time()
     process = subprocess.Popen([*alone, *inner], stdout=sys.stderr, env=os.environ | _told(stage))  # noqa: S603 - our own command
