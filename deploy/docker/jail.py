@@ -100,19 +100,19 @@ def unmount(work: Path) -> None:
     subprocess.run(["umount", "--recursive", str(work)], check=False)  # noqa: S603, S607
 
 
-def start(stage: ImageStage, work: Path, *, niceness: int) -> dict[str, Any]:
+def start(stage: ImageStage, work: Path) -> dict[str, Any]:
     """Start the image, ask it, stop it. Raises where it does not answer, or writes where it may not."""
     root = mount_root(work, "image", stage.layers, writable=False)
     _fill_devices(root / "dev")
     _do("mount", "-t", "tmpfs", "-o", "noexec,nosuid,nodev,mode=1777", "tmpfs", str(root / "tmp"))
     spaces = ["--pid", "--net", "--ipc", "--uts"]
-    alone = ["nice", "-n", str(niceness), "unshare", "--fork", "--kill-child", *spaces]
+    alone = ["unshare", "--fork", "--kill-child", *spaces]
     inner = [sys.executable, "-m", "deploy.docker.jail", str(root), *_command(stage)]
     began_s = time.time()
     process = subprocess.Popen([*alone, *inner], stdout=sys.stderr, env=os.environ | _told(stage))  # noqa: S603 - our own command
     try:
         first = _first_child(process)
-        seen = _asked(stage, first, began_s) | {"niceness": niceness}
+        seen = _asked(stage, first, began_s) | {"command": _command(stage)}
         seen["written"] = sorted(path.name for path in (root / "tmp").iterdir())
         os.kill(first, signal.SIGTERM)
         seen["exit_code"] = process.wait(timeout=_UNTIL_ENDED_S)

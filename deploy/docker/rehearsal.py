@@ -54,10 +54,8 @@ def main() -> None:
         stages = Build(options.context.absolute(), work).run(options.target)
         seen = contents(stages[options.target].layers)
         stage = stages[options.target]
-        seen["starts"] = [
-            start(stage, work / f"start-{each}", niceness=options.nice)
-            for each in range(options.starts)
-        ]
+        stage.command += [f"--{each}" for each in options.tell]
+        seen["starts"] = [start(stage, work / f"start-{each}") for each in range(options.starts)]
     finally:
         unmount(work)
         work.rmdir()
