@@ -107,7 +107,7 @@ image-locks: setup
 image-rehearsal: package
 	@rm -rf build/image
 	@$(BIN)/miniml image build --package demo@latest --dry-run --output build/image
-	@$(BIN)/python -m deploy.docker.rehearsal build/image --starts 3
+	@$(BIN)/python -m deploy.docker.rehearsal build/image --starts 3 --tell lanes=2 threads=1
 
 # Everything on this machine: API, Redis, MLflow on Postgres and S3, Prometheus, Grafana (docs/deploy.md).
 COMPOSE := docker compose --project-directory deploy/compose

@@ -37,9 +37,7 @@ def main() -> None:
     parser.add_argument("context", type=Path, help="made by miniml image build --dry-run")
     parser.add_argument("--target", default="serve")
     parser.add_argument("--starts", type=int, default=1, help="how often it is started")
-    parser.add_argument(
-        "--nice", type=int, default=0, help="of its start; below 0: as if it were alone"
-    )
+    parser.add_argument("--tell", nargs="*", default=(), help="for its command: lanes=2 threads=1")
     options = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit(
