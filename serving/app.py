@@ -38,7 +38,7 @@ from serving.shadow_report import ShadowState
 from serving.shelf import Loaded, Shelf
 from serving.shortcut import MAX_ONGOING_REQUESTS
 from serving.traffic import Traffic
-from serving.wanted import Pinned, PinnedShare, first
+from serving.wanted import Pinned, PinnedShare, Wanted, first
 from serving.witness import Witness
 
 _SWITCH_INTERVAL_S = 5e-4
@@ -69,8 +69,12 @@ class Encoder:
     """One replica: opens the package, warms up, proves its golden answers, then answers HTTP."""
 
     def __init__(
-        self, folder: str, digest: str, lanes: Lanes | int, settings: ServeSettings, name: str = ""
+        self, start: Wanted, folder: str, lanes: Lanes | int, settings: ServeSettings, name: str
     ) -> None:
+        """Folder: where the deployment found the package. lanes: or cores, to be split by measurement.
+
+        start: what is wanted until somebody changes it. name: of the deployment in Ray's store.
+        """
         # Set before the first use: a tokenizer pool of its own would fight the lanes for the cores.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         # A lane that comes back from the graph must not wait 5 ms, Python's default, for a turn.
@@ -79,10 +83,9 @@ class Encoder:
         self._lanes, self._settings = lanes, settings
         self._gate, self._traffic = _gate(settings), Traffic()
         self._name = serve.get_replica_context().replica_id.unique_id
+        self._found = (start.model().digest, Path(folder))
         ledger = Ledger(ClusterStore(), name)
-        start = ledger.proven() or first(
-            read_config(Path(folder)).name, folder, digest, shadow=_shadow(settings)
-        )
+        start = ledger.proven() or start
         self.miniml_endpoint = Shelf(start.model(), self._load)
         self._rollout = Rollout(
             ledger, self.miniml_endpoint, start, replica=self._name, tell=lambda: ask_all("look")
@@ -141,7 +144,12 @@ class Encoder:
 
     def _load(self, source: Pinned) -> Loaded:
         """Open a package, warm up, prove its golden answers. Raises `PackageError`."""
-        package = open_package(locate_apart(source.package, source.digest))
+        digest, folder = self._found
+        place = folder if source.digest == digest else Path(source.package)
+        # On the machine that deployed it, it lies there; on another it is fetched.
+        if not place.is_dir():
+            place = locate_apart(source.package, source.digest)
+        package = open_package(place)
         if package.digest != source.digest:
             raise PackageError(
                 f"{source.package} is package {package.digest[:12]}, not {source.digest[:12]}."
@@ -193,7 +201,9 @@ def build(args: ServeSettings) -> serve.Application:
     # Whoever deploys begins anew: what was rolled out before was on top of something else.
     name = uuid.uuid4().hex
     settings = _with_pinned_shadow(args)
-    application: serve.Application = sized.bind(str(folder), digest, lanes or cpus, settings, name)
+    reference = str(folder) if Path(args.package).is_dir() else pin(args.package)[0]
+    start = first(config.name, reference, digest, shadow=_shadow(settings))
+    application: serve.Application = sized.bind(start, str(folder), lanes or cpus, settings, name)
     return application
 
 
