@@ -18,7 +18,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, cast, get_origin, get_type_hints
+from typing import Annotated, Any, cast, get_origin, get_type_hints
 
 import typer
 from rich.console import Console
@@ -34,37 +34,34 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-registry_app = typer.Typer(help="Versions, aliases and lineage.", no_args_is_help=True)
-bench_app = typer.Typer(help="Load tests of an endpoint, and of the engine.", no_args_is_help=True)
-package_app = typer.Typer(help="Look at a model package, prove it.", no_args_is_help=True)
-cache_app = typer.Typer(help="The answers that a server knows.", no_args_is_help=True)
-app.add_typer(package_app, name="package")
-app.add_typer(cache_app, name="cache")
-shadow_app = typer.Typer(help="A candidate beside what is served.", no_args_is_help=True)
-app.add_typer(shadow_app, name="shadow")
-keys_app = typer.Typer(help="API keys: who may ask, and how much.", no_args_is_help=True)
-app.add_typer(keys_app, name="keys")
-app.add_typer(registry_app, name="registry")
-app.add_typer(bench_app, name="bench")
-image_app = typer.Typer(
-    help="Container images of a package, and of the jobs.", no_args_is_help=True
-)
-app.add_typer(image_app, name="image")
-job_app = typer.Typer(help="What automated jobs hand to each other.", no_args_is_help=True)
-app.add_typer(job_app, name="job")
+
+
+def _group(name: str, told: str) -> typer.Typer:
+    """A command that has commands of its own."""
+    group = typer.Typer(help=told, no_args_is_help=True)
+    app.add_typer(group, name=name)
+    return group
+
+
+package_app = _group("package", "Look at a model package, prove it.")
+cache_app = _group("cache", "The answers that a server knows.")
+shadow_app = _group("shadow", "A candidate beside what is served.")
+keys_app = _group("keys", "API keys: who may ask, and how much.")
+registry_app = _group("registry", "Versions, aliases and lineage.")
+bench_app = _group("bench", "Load tests of an endpoint, and of the engine.")
+image_app = _group("image", "Container images of a package, and of the jobs.")
+job_app = _group("job", "What automated jobs hand to each other.")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document, last on stdout.")]
-Reference = Annotated[str, typer.Argument(help="NAME, NAME@alias, NAME/3, a folder, ...")]
-Kind = Annotated[
-    Literal["dataset", "checkpoint", "package"], typer.Option(help="What the reference names.")
-]
 
 
 def _show(result: Any, *, as_json: bool) -> None:
     """*result* as a table, or as one JSON document."""
+    if result is None:  # it ran until it was stopped
+        return
     if as_json:
         sys.stdout.write(json.dumps(result.document(), ensure_ascii=False) + "\n")
-    elif result is not None:
+    else:
         Console().print(result)
 
 
@@ -178,88 +175,18 @@ for _verb, _options, _function in (
     ("compare", "report.options:CompareOptions", "report.run:compare_records"),
 ):
     _stage(bench_app, _verb, f"benchmarks.{_options}", f"benchmarks.{_function}")
+for _verb, _options in (
+    ("list", "ListVersionsOptions"),
+    ("show", "ShowVersionOptions"),
+    ("alias", "AliasOptions"),
+    ("verify", "VerifyVersionOptions"),
+    ("gc", "GcOptions"),
+    ("ui", "RegistryUiOptions"),
+):
+    _stage(registry_app, _verb, f"registry.options:{_options}", f"registry.commands:{_verb}_")
 _stage(image_app, "build", "deploy.options:ImageOptions", "deploy.docker.image:build_image")
 _stage(job_app, "fetch", "deploy.options:FetchOptions", "deploy.jobs.fetch:fetch_artifact")
 _stage(job_app, "summary", "deploy.options:SummaryOptions", "deploy.jobs.summary:summarise")
-
-
-@registry_app.command("list")
-def registry_list(
-    name: Annotated[str | None, typer.Option(help="Only this name.")] = None,
-    json_: Json = False,
-) -> None:
-    """All versions, newest first."""
-    from registry import store
-
-    versions = store.list_versions(name=name)
-    if json_:
-        sys.stdout.write(json.dumps([version.document() for version in versions]) + "\n")
-    else:
-        Console().print(store.versions_table(versions))
-
-
-@registry_app.command("show")
-def registry_show(
-    reference: Reference = "latest",
-    kind: Kind = "package",
-    json_: Json = False,
-) -> None:
-    """One version with its lineage, from the package back to the rows, and where each lies."""
-    from registry import store
-
-    version = store.resolve(reference, kind=kind)
-    if json_:
-        sys.stdout.write(json.dumps(version.document()) + "\n")
-    else:
-        Console().print(store.lineage_tree(version))
-
-
-@registry_app.command("alias")
-def registry_alias(
-    reference: Reference,
-    alias: Annotated[str, typer.Argument(help="Alias, for instance champion.")],
-    kind: Kind = "package",
-) -> None:
-    """Point an alias at a version: [bold]miniml registry alias reviews/3 champion[/]."""
-    from registry import store
-
-    version = store.set_alias(reference, alias, kind=kind)
-    Console().print(f"{version.name}@{alias} is {version.reference} ({version.digest[:12]})")
-
-
-@registry_app.command("verify")
-def registry_verify(
-    reference: Reference = "latest",
-    kind: Kind = "package",
-) -> None:
-    """Hash every file of a version against its manifest."""
-    from registry import store
-
-    version = store.verify_version(reference, kind=kind)
-    Console().print(f"{version.reference} is intact ({version.digest[:12]})")
-
-
-@registry_app.command("gc")
-def registry_gc(
-    keep: Annotated[int, typer.Option(min=1, help="Newest versions kept of each name.")] = 3,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    json_: Json = False,
-) -> None:
-    """Remove old versions that no alias names and nothing kept was made from."""
-    from registry import store
-
-    _show(store.gc(keep=keep, dry_run=dry_run), as_json=json_)
-
-
-@registry_app.command("ui")
-def registry_ui(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
-) -> None:
-    """Open MLflow's own page on the registry, until interrupted."""
-    from registry import store
-
-    store.ui(host=host, port=port)
 
 
 def _set_up_logging() -> None:

@@ -39,4 +39,4 @@ class StoreUnavailable(RegistryError):
 
 
 class AddressTaken(RegistryError):
-    """Somebody listens already where the registry's page was to be shown."""
+    """The registry's page cannot be shown there: somebody listens already, or it is no port."""

@@ -22,6 +22,7 @@ from registry.errors import AddressTaken, StoreUnavailable
 _log = logging.getLogger(__name__)
 _POLL_S, _ANSWER_S = 0.2, 2
 _STOP_S = 10
+_LAST_PORT = 65535
 
 
 def ui(*, host: str = "127.0.0.1", port: int = 5000) -> None:
@@ -49,6 +50,8 @@ def ui(*, host: str = "127.0.0.1", port: int = 5000) -> None:
 
 
 def _require_free(host: str, port: int) -> None:
+    if not 0 < port <= _LAST_PORT:
+        raise AddressTaken(f"There is no port {port}; choose a --port from 1 to {_LAST_PORT}.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:

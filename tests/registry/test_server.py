@@ -106,6 +106,13 @@ def test_a_taken_port_is_told(page: tuple[str, Path]) -> None:
         store.ui(port=port)
 
 
+@pytest.mark.parametrize("port", [0, 65_536, 70_000])
+def test_no_page_is_shown_at_a_port_that_cannot_be(port: int) -> None:
+    """The kernel would take 70000 for 4464; it is refused."""
+    with pytest.raises(AddressTaken, match=f"no port {port}"):
+        store.ui(port=port)
+
+
 def test_a_server_has_its_own_page(server: str, caplog: pytest.LogCaptureFixture) -> None:
     """With a tracking server, its address is told and nothing is started."""
     with caplog.at_level(logging.INFO, logger="registry"):
