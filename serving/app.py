@@ -11,7 +11,7 @@ import os
 import sys
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
@@ -27,7 +27,7 @@ from serving.gpu import default_streams, gpus_for
 from serving.keys import KeyRing
 from serving.lanes import Lanes, choose_lanes, usable_cores
 from serving.ledger import Ledger
-from serving.locate import locate, locate_apart, pin
+from serving.locate import locate, locate_apart
 from serving.package import PackageConfig, open_package, read_config
 from serving.protocols.replicas import Here
 from serving.protocols.surface import build_endpoint
@@ -37,9 +37,13 @@ from serving.settings import ServeSettings
 from serving.shadow_report import ShadowState
 from serving.shelf import Loaded, Shelf
 from serving.shortcut import MAX_ONGOING_REQUESTS
+from serving.starting import first_wanted, with_pinned_shadow
 from serving.traffic import Traffic
-from serving.wanted import Pinned, PinnedShare, Wanted, first
+from serving.wanted import Pinned, Wanted
 from serving.witness import Witness
+
+if TYPE_CHECKING:
+    from serving.models import Models
 
 _SWITCH_INTERVAL_S = 5e-4
 
@@ -86,9 +90,15 @@ class Encoder:
         self._found = (start.model().digest, Path(folder))
         ledger = Ledger(ClusterStore(), name)
         start = ledger.proven() or start
-        self.miniml_endpoint = Shelf(start.model(), self._load)
+        self._has_several = len(start.models) > 1
+        shelf = Shelf(start.model(), self._load)
+        self._models = self._several(shelf, start) if self._has_several else None
+        self.miniml_endpoint = self._models or shelf
         self._rollout = Rollout(
-            ledger, self.miniml_endpoint, start, replica=self._name, tell=lambda: ask_all("look")
+            *(ledger, shelf, start),
+            models=self._models,
+            replica=self._name,
+            tell=lambda: ask_all("look"),
         )
 
     ServerLive = _rpc("ServerLive")
@@ -168,10 +178,24 @@ class Encoder:
             rollouts=AllRollouts(lambda: self._rollout),
             witnesses=[witness],
             traffic=self._traffic,
+            models=self._listing if self._has_several else None,
         )
         return Loaded(source=source, core=core, endpoint=endpoint, witness=witness)
 
-    def __serve_build_asgi_app__(self) -> Shelf:
+    def _several(self, shelf: Shelf, start: Wanted) -> "Models":
+        # Memory that only those pay who serve several.
+        from serving.model_metrics import ModelMetrics
+        from serving.models import Models
+
+        most_bytes = self._settings.models_bytes
+        models = Models(shelf, start.models, self._load, most_bytes=most_bytes, gate=self._gate)
+        self._traffic.registry.register(ModelMetrics(models.others.all))
+        return models
+
+    def _listing(self) -> list[dict[str, Any]]:
+        return self._models.listing() if self._models else []
+
+    def __serve_build_asgi_app__(self) -> "Shelf | Models":
         """The ASGI app; an object, since Ray takes a bound method for an ASGI 2 app."""
         return self.miniml_endpoint
 
@@ -200,9 +224,9 @@ def build(args: ServeSettings) -> serve.Application:
     sized = deployment.options(ray_actor_options=needs, **spread, **replicas_for(args))
     # Whoever deploys begins anew: what was rolled out before was on top of something else.
     name = uuid.uuid4().hex
-    settings = _with_pinned_shadow(args)
+    settings = with_pinned_shadow(args)
     reference = str(folder) if Path(args.package).is_dir() else pin(args.package)[0]
-    start = first(config.name, reference, digest, shadow=_shadow(settings))
+    start = first_wanted(config.name, reference, digest, settings)
     application: serve.Application = sized.bind(start, str(folder), lanes or cpus, settings, name)
     return application
 
@@ -214,25 +238,6 @@ def _gate(settings: ServeSettings) -> Gate | None:
     from serving.metering import Meter  # memory that only those pay who use keys
 
     return Gate(KeyRing(Path(settings.keys)), Meter(settings.redis_url))
-
-
-def _with_pinned_shadow(args: ServeSettings) -> ServeSettings:
-    """The candidate named for ever, as replicas need it. Raises `PackageError`, registry errors."""
-    if args.shadow is None:
-        return args
-    reference, digest = pin(args.shadow)
-    if args.shadow_digest not in (None, digest):
-        raise PackageError(f"{args.shadow} is package {digest[:12]}, not {args.shadow_digest}.")
-    return args.model_copy(update={"shadow": reference, "shadow_digest": digest})
-
-
-def _shadow(settings: ServeSettings) -> PinnedShare | None:
-    """The candidate that is wanted from the beginning."""
-    if settings.shadow is None or settings.shadow_digest is None:
-        return None
-    return PinnedShare(
-        package=settings.shadow, digest=settings.shadow_digest, share=settings.shadow_share
-    )
 
 
 def _told_lanes(config: PackageConfig, args: ServeSettings) -> Lanes | None:

@@ -45,20 +45,22 @@ def key_header(api_key: str | None = None) -> dict[str, str]:
 class _Common:
     """What both clients are told.
 
-    api_key: else $MINIML_API_KEY. tries: of each call, at most. texts_per_call: of `predict_many`.
+    model: which, where a server has several; default: its first. api_key: else $MINIML_API_KEY. tries: of
+    each call, at most. texts_per_call: of `predict_many`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - every one but the first has a default that is right
         self,
         url: str,
         *,
+        model: str | None = None,
         api_key: str | None = None,
         timeout_s: float = 60.0,
         tries: int = 8,
         texts_per_call: int = 64,
     ) -> None:
         self.url = url.rstrip("/")
-        self._headers = key_header(api_key)
+        self._headers = key_header(api_key) | ({"x-model": model} if model else {})
         self._timeout_s = timeout_s
         self._tries = tries
         self._texts_per_call = texts_per_call

@@ -150,7 +150,9 @@ def _command(options: ServeOptions) -> str:
         value, flag = getattr(options, field.name), field.name.replace("_", "-")
         if value == field.default or "argument" in field.metadata:
             continue
-        if isinstance(value, bool):
+        if isinstance(value, tuple):
+            words += [word for each in value for word in (f"--{flag}", str(each))]
+        elif isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
             words += [f"--{flag}", str(value)]

@@ -69,7 +69,8 @@ def deploy(options: DeployOptions) -> Deployed:
     ) as http:
         wanted = _asked(http, "PUT", change)
         try:
-            return _followed(http, wanted, float(change.get("watch", {}).get("for_s", 0.0)))
+            watched_s = float(change.get("watch", {}).get("for_s", 0.0))
+            return _followed(http, wanted, watched_s, options.name)
         except KeyboardInterrupt:
             _log.warning("The rollout goes on without this command: %s/rollout tells how", url)
             raise
@@ -92,7 +93,9 @@ def _change(options: DeployOptions) -> dict[str, Any]:
     return {**named, **pinned, "watch": watch}
 
 
-def _followed(http: httpx.Client, mine: Mapping[str, Any], watched_s: float) -> Deployed:
+def _followed(
+    http: httpx.Client, mine: Mapping[str, Any], watched_s: float, name: str | None
+) -> Deployed:
     seen_s = time.monotonic()
     with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
         while True:
@@ -104,11 +107,12 @@ def _followed(http: httpx.Client, mine: Mapping[str, Any], watched_s: float) -> 
             else:
                 seen_s = time.monotonic()
                 live.update(_table(state), refresh=True)
-                refuse_other(state, mine)
+                refuse_other(state, mine, name)
                 if is_done(state["replicas"], mine["revision"]):
                     break
             time.sleep(_LOOK_S)
-    model = mine["models"][0]
+    model = _model(mine, name)
+    watched_s = watched_s if model is mine["models"][0] else 0.0
     model = model["canary"] or model
     return Deployed(
         share=model.get("share", 1.0),
@@ -127,12 +131,17 @@ def is_done(replicas: Sequence[Mapping[str, Any]], revision: int) -> bool:
     )
 
 
-def refuse_other(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-    """Raise `RemoteError` where *mine* is not what is wanted any more; once all have gone back, if so."""
+def refuse_other(
+    state: Mapping[str, Any], mine: Mapping[str, Any], name: str | None = None
+) -> None:
+    """Raise `RemoteError` where *mine* is not what is wanted any more; once all have gone back, if so.
+
+    name: of the model; default: the first.
+    """
     wanted = state["wanted"]
     if wanted["revision"] <= mine["revision"]:
         return
-    model = wanted["models"][0]
+    model = _model(wanted, name)
     if not wanted["undone"]:
         raise RemoteError(f"Somebody else deployed {model['package']} meanwhile.")
     if is_done(state["replicas"], wanted["revision"]):
@@ -140,6 +149,12 @@ def refuse_other(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
             f"Taken back: {wanted['undone']}. {model['package']} ({model['digest'][:_SHORT]})"
             " answers as before."
         )
+
+
+def _model(wanted: Mapping[str, Any], name: str | None) -> Mapping[str, Any]:
+    """The one of this name, or the first."""
+    models: Sequence[Mapping[str, Any]] = wanted["models"]
+    return next(model for model in models if name in (None, model["name"]))
 
 
 def _table(state: Mapping[str, Any]) -> Table:
@@ -153,7 +168,8 @@ def _table(state: Mapping[str, Any]) -> Table:
             p99 = "" if model["p99_ms"] is None else f"{model['p99_ms']:.1f}"
             part = "" if model["canary_share"] is None else f"{model['canary_share']:.0%}"
             numbers = f"{model['answered']:,}", f"{model['failed']:,}", p99
-            table.add_row(replica["replica"], model["digest"][:_SHORT], part, *numbers, said)
+            called = f"{model['name']} {model['digest'][:_SHORT]}"
+            table.add_row(replica["replica"], called, part, *numbers, said)
     return table
 
 

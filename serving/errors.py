@@ -21,7 +21,7 @@ ServingError                 500  exit code 1
 │   ├── RateLimited          429  more texts a second than the key may ask
 │   ├── QuotaUsedUp          429  more texts a day than the key may ask
 │   ├── RedisUnreachable     503  Redis, which this needs, does not answer
-│   └── NotReady             503  still warming up, draining, or its keys cannot be read
+│   └── NotReady             503  still warming up, draining, or its keys or the model cannot be loaded
 ├── DeadlineExceeded         504  the answer would have come too late
 ├── EngineFailed             500  the model, or its canonicaliser, failed on this input
 ├── InternalError            500  a bug of the server's; its log says more
@@ -170,7 +170,7 @@ class RedisUnreachable(Unavailable):
 
 
 class NotReady(Unavailable):
-    """Still warming up, draining before shut-down, or the file of keys cannot be read."""
+    """Still warming up, draining before shut-down; or the file of keys, or this model, cannot be loaded."""
 
 
 class DeadlineExceeded(ServingError):

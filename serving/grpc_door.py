@@ -23,6 +23,7 @@ from serving.protocols.calls import CALLS, SERVICE
 from serving.shortcut import MAX_ONGOING_REQUESTS, endpoint_here
 
 if TYPE_CHECKING:
+    from serving.models import Models
     from serving.protocols.asgi import Endpoint
     from serving.shelf import Shelf
 
@@ -66,7 +67,9 @@ class Straight(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no t
     Ray's server reads `_method_handlers` and sets it to its own handlers.
     """
 
-    def __init__(self, servicer: Any, *, endpoint: Callable[[], Endpoint | Shelf | None]) -> None:
+    def __init__(
+        self, servicer: Any, *, endpoint: Callable[[], Endpoint | Shelf | Models | None]
+    ) -> None:
         self._find = endpoint
         self._free = asyncio.Semaphore(MAX_ONGOING_REQUESTS)
         self._method_handlers = {
@@ -93,7 +96,7 @@ class Straight(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no t
         }
 
     @cached_property
-    def _endpoint(self) -> Endpoint | Shelf | None:
+    def _endpoint(self) -> Endpoint | Shelf | Models | None:
         return self._find()
 
     async def _call(self, name: str, through_ray: Handler, body: bytes, context: Any) -> Any:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _MAPS = Path("/proc/self/smaps")
+_STATUS = Path("/proc/self/status")
 
 
 def give_back_memory() -> None:
@@ -28,6 +29,16 @@ def give_back_memory() -> None:
         libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         for start, end in clean_mappings(_MAPS.read_text(encoding="utf-8").splitlines()):
             libc.madvise(start, end - start, mmap.MADV_DONTNEED)
+
+
+def anonymous_bytes() -> int:
+    """Memory of this process that no file stands behind; 0 where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in _STATUS.read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name == "RssAnon":
+                return int(value.split()[0]) * 1024  # they say kB and mean KiB
+    return 0
 
 
 def clean_mappings(maps: Iterable[str]) -> Iterator[tuple[int, int]]:

@@ -19,7 +19,7 @@ from serving.core import Answered
 from serving.errors import ServingError
 from serving.operations import Operations
 from serving.package import Package
-from serving.request import Request
+from serving.request import OTHER, Request
 from serving.traffic import LEFT, Traffic
 
 _DIGITS = 12  # of a digest, as versions are shown everywhere
@@ -62,7 +62,8 @@ class Metrics:
     def refused(self, request: Request, error: ServingError, took_s: float) -> None:  # noqa: ARG002 - as observers are told
         """A request that got an error."""
         self._traffic.refused(request, error)
-        self._counted.refused(error.status)
+        if request.door != OTHER:  # what comes in at no door is no package's
+            self._counted.refused(error.status)
 
     def left(self, request: Request, took_s: float) -> None:  # noqa: ARG002 - as observers are told
         """A request whose caller did not wait; 499, as nginx has it."""

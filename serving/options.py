@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda"]
+_KEYS = {"help": "File of keys; default: keys.json under miniml's home."}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,12 @@ class ServeOptions:
         metadata={"help": "A candidate that is asked, too, aside, and compared: NAME@alias, ..."},
     )
     share: str = field(default="10%", metadata={"help": "Of the requests that it is asked."})
+    also: tuple[str, ...] = field(
+        default=(), metadata={"help": "Another model, loaded when asked for by name; repeat it."}
+    )
+    models_mb: float = field(
+        default=1024.0, metadata={"help": "Memory for these together; then one unused goes."}
+    )
     otlp: str | None = field(
         default=None,
         metadata={"help": "http://HOST:4318: send traces there (OpenTelemetry, OTLP over HTTP)."},
@@ -118,9 +125,7 @@ class DeployOptions:
         default=None,
         metadata={"help": "What its p99 may be; default: twice what it was before, 20 ms more."},
     )
-    name: str | None = field(
-        default=None, metadata={"help": "Which model, where a server has several."}
-    )
+    name: str | None = field(default=None, metadata={"help": "Which model, of several."})
     canary: str | None = field(
         default=None, metadata={"help": "For this share of the requests alone, as 10% or 0.1."}
     )
@@ -154,6 +159,7 @@ class PredictOptions:
         },
     )
     url: str | None = field(default=None, metadata={"help": "Ask this server."})
+    model: str | None = field(default=None, metadata={"help": "Which of the server's, of several."})
     package: str = field(
         default="latest", metadata={"help": "Package reference, when no server is asked."}
     )
@@ -211,18 +217,14 @@ class CreateKeyOptions:
     texts_per_s: int | None = field(default=None, metadata={"help": "Texts a second it may ask."})
     texts_per_day: int | None = field(default=None, metadata={"help": "Texts a day (UTC)."})
     admin: bool = field(default=False, metadata={"help": "It may change the server, too."})
-    keys: Path | None = field(
-        default=None, metadata={"help": "File of keys; default: keys.json under miniml's home."}
-    )
+    keys: Path | None = field(default=None, metadata=_KEYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListKeysOptions:
     """Who may ask."""
 
-    keys: Path | None = field(
-        default=None, metadata={"help": "File of keys; default: keys.json under miniml's home."}
-    )
+    keys: Path | None = field(default=None, metadata=_KEYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,9 +235,7 @@ class RevokeKeyOptions:
     """
 
     name: str = field(metadata={"argument": "NAME", "help": "Whose it is."})
-    keys: Path | None = field(
-        default=None, metadata={"help": "File of keys; default: keys.json under miniml's home."}
-    )
+    keys: Path | None = field(default=None, metadata=_KEYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,7 +142,9 @@ def _question(line: str, source: Path | None, number: int) -> Question:
 def _asker(options: PredictOptions) -> _Ask:
     """Whom to ask: the server at `url`, or the package's own engine in this process."""
     if options.url:
-        return Client(options.url).predict_many
+        return Client(options.url, model=options.model).predict_many
+    if options.model:
+        raise NoInput("--model goes with --url; without a server, name a --package.")
     from serving.core import Answered
     from serving.engine import Engine
     from serving.locate import locate

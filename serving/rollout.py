@@ -10,13 +10,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serving.errors import Conflict, ServingError
 from serving.ledger import Ledger, before
 from serving.probation import Past, against, limit_ms
 from serving.shelf import Loaded, NotLoaded, Shelf
 from serving.wanted import Wanted, WantedChange, WantedModel, Watch, changed, undone
+
+if TYPE_CHECKING:  # memory that only those pay who serve several
+    from serving.models import Models
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.25  # while it waits for its turn
@@ -28,7 +31,7 @@ _AGAIN_S = 30.0  # after what was before could not be loaded again
 
 
 class Rollout:
-    """Of one replica, named *replica*. start: what its shelf was made for.
+    """Of one replica, named *replica*. start: what its shelf was made for, and its models, if several.
 
     tell: called when there is something new to look at, for other replicas to `look`.
     """
@@ -39,12 +42,14 @@ class Rollout:
         shelf: Shelf,
         start: Wanted,
         *,
+        models: Models | None = None,
         replica: str = "",
         patience_s: float = _PATIENCE_S,
         tell: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._ledger = ledger
         self._shelf = shelf
+        self._models = models
         self._wanted = start
         self._replica = replica
         self._patience_s = patience_s
@@ -94,6 +99,7 @@ class Rollout:
         """Of this replica, beside what is wanted."""
         latest = await self._latest()
         watched_s = self._watched_until_s - time.monotonic()
+        others = self._models.others.all if self._models else ()
         return {
             "wanted": latest,
             "replica": self._replica,
@@ -101,7 +107,10 @@ class Rollout:
             "state": "watching" if self._state == "serving" and watched_s > 0 else self._state,
             "refused": self._refused,
             "watch_left_s": round(max(0.0, watched_s), 1),
-            "models": [_shown(self._wanted.model(), loaded) for loaded in self._shelf.loaded],
+            "models": [
+                *(_shown(self._wanted.model(), loaded) for loaded in self._shelf.loaded),
+                *(other.shown() for other in others),
+            ],
         }
 
     async def close(self) -> None:
@@ -138,7 +147,10 @@ class Rollout:
                 return
             self._state = "loading"
             before, past = self._shelf.loaded, self._shelf.current.witness.past()
-            await self._shelf.arrange(wanted.model())
+            if self._models:
+                await self._models.arrange(wanted.models)
+            else:
+                await self._shelf.arrange(wanted.model())
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the old one goes on
             await self._refuse(wanted, error)
         else:
@@ -176,8 +188,11 @@ class Rollout:
 
     def _new_in(self, wanted: Wanted) -> str:
         """The digest of what this revision brings."""
-        model, before = wanted.model(), self._wanted.model()
-        if model.digest == before.digest and model.canary:
+        for model, old in zip(wanted.models[1:], self._wanted.models[1:], strict=True):
+            if model.digest != old.digest:
+                return model.digest
+        model = wanted.model()
+        if model.digest == self._wanted.model().digest and model.canary:
             return model.canary.digest
         return model.digest
 
@@ -220,8 +235,8 @@ class Rollout:
         """Take the package back for all, unless somebody has done so or wants another by now."""
         while True:
             latest = await self._latest()
-            taken_back = undone(latest, latest.model().name, digest, why)
-            if taken_back is None:
+            each = (undone(latest, model.name, digest, why) for model in latest.models)
+            if (taken_back := next(filter(None, each), None)) is None:
                 return
             if await asyncio.to_thread(self._ledger.write, taken_back):
                 _log.warning("Revision %d takes it back", taken_back.revision)

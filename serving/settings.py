@@ -1,10 +1,12 @@
 """What a deployment can be told: by `miniml serve`, by `serve run ... key=value`, or by MINIML_*."""
 
+import json
 import os
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from serving.amounts import share
 from serving.canonical import ALLOW_CODE
@@ -14,7 +16,15 @@ from serving.locate import pin
 from serving.log_file import STANDARD_OUTPUT
 from serving.options import Device, ServeOptions
 
+Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 _COLLECTORS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+def _listed(value: Any) -> Any:
+    """What `serve run ... also='["a", "b"]'` and the environment say, as a list; one name is one."""
+    if not isinstance(value, str):
+        return value
+    return json.loads(value) if value.lstrip().startswith("[") else [value]
 
 
 class ServeSettings(BaseSettings):
@@ -80,6 +90,15 @@ class ServeSettings(BaseSettings):
     shadow_share: float = Field(
         default=0.1, ge=0, le=1, description="Of the requests that it answers, too, aside."
     )
+    also: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(), description="References of models beside the package, as a list in JSON."
+    )
+    also_digests: Annotated[tuple[Digest, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(), description="Refuse any others, in this order."
+    )
+    models_bytes: int = Field(
+        default=2**30, ge=0, description="Memory for these together, before one unused goes."
+    )
     allow_code: str | None = Field(
         default=None, description="module:function that a package may have its texts changed by."
     )
@@ -135,6 +154,7 @@ def settings_for(options: ServeOptions, *, package: str, digest: str) -> ServeSe
         shadow=shadow,
         shadow_digest=shadow_digest,
         shadow_share=share(options.share, flag="--share"),
+        **_beside_the_first(options),
         # The environment's word, too, so that it is written down with the rest.
         allow_code=options.allow_code or os.environ.get(ALLOW_CODE),
         otlp_endpoint=options.otlp,
@@ -142,6 +162,15 @@ def settings_for(options: ServeOptions, *, package: str, digest: str) -> ServeSe
         request_log=log if log in (None, STANDARD_OUTPUT) else log.absolute(),
         log_texts=options.log_texts,
     )
+
+
+def _beside_the_first(options: ServeOptions) -> dict[str, Any]:
+    pins = [pin(reference) for reference in options.also]
+    return {
+        "also": tuple(reference for reference, _ in pins),
+        "also_digests": tuple(digest for _, digest in pins),
+        "models_bytes": round(options.models_mb * 2**20),
+    }
 
 
 def _refuse_odd_observing(options: ServeOptions) -> None:

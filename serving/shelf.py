@@ -170,7 +170,7 @@ class Shelf:
             if loaded is not self.current:
                 loaded.beside.arrange(None)
             if loaded not in self.loaded:
-                self._retire(loaded)
+                self.retire(loaded)
         self.current.beside.arrange(model.shadow)
 
     async def _fetched(self, source: Pinned) -> Loaded:
@@ -214,13 +214,12 @@ class Shelf:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
 
-    def _retire(self, loaded: Loaded) -> None:
-        async def retire() -> None:
-            await loaded.close(_FINISH_S)
-
-        task = asyncio.get_running_loop().create_task(retire(), name="retire")
+    def retire(self, loaded: Loaded) -> asyncio.Task[None]:
+        """Close it once nobody is answered by it any more, which ends the task."""
+        task = asyncio.get_running_loop().create_task(loaded.close(_FINISH_S), name="retire")
         self._retiring.add(task)
         task.add_done_callback(self._retired)
+        return task
 
     def _retired(self, task: asyncio.Task[None]) -> None:
         self._retiring.discard(task)

@@ -21,6 +21,7 @@ from starlette.middleware import Middleware
 from serving.request import id_for
 
 if TYPE_CHECKING:
+    from serving.models import Models
     from serving.protocols.asgi import AsgiApp, Endpoint, Message, Send
     from serving.protocols.headers import Headers
     from serving.protocols.leaving import Receive
@@ -48,13 +49,13 @@ def middlewares() -> list[Middleware]:
     return [Middleware(Shortcut, endpoint=endpoint_here)]
 
 
-def endpoint_here() -> Endpoint | Shelf | None:
+def endpoint_here() -> Endpoint | Shelf | Models | None:
     """This replica's, once it takes requests; none in a proxy or where the application is not ours."""
     try:
         servable: Any = serve.get_replica_context().servable_object
     except RayServeException:
         return None
-    endpoint: Endpoint | Shelf | None = getattr(servable, "miniml_endpoint", None)
+    endpoint: Endpoint | Shelf | Models | None = getattr(servable, "miniml_endpoint", None)
     return endpoint
 
 
@@ -65,13 +66,15 @@ class Shortcut:
     does not reach them.
     """
 
-    def __init__(self, app: AsgiApp, *, endpoint: Callable[[], Endpoint | Shelf | None]) -> None:
+    def __init__(
+        self, app: AsgiApp, *, endpoint: Callable[[], Endpoint | Shelf | Models | None]
+    ) -> None:
         self._app = app
         self._find = endpoint
         self._free = asyncio.Semaphore(MAX_ONGOING_REQUESTS)
 
     @cached_property
-    def _endpoint(self) -> Endpoint | Shelf | None:
+    def _endpoint(self) -> Endpoint | Shelf | Models | None:
         return self._find()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:

@@ -6,6 +6,8 @@ is looked up once and then kept: to find it by its labels takes longer than to c
 
 from __future__ import annotations
 
+from collections import Counter as Counted
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -63,16 +65,21 @@ class Traffic:
         self._by_door: dict[str, tuple[Counter, Histogram]] = {}
         self._by_refusal: dict[tuple[str, type[ServingError]], tuple[Counter, Counter]] = {}
         self._by_package: dict[str, PackageTraffic] = {}
+        self._users: Counted[str] = Counted()
 
     def of(self, version: str) -> PackageTraffic:
         """What is counted for one package, the same for the same."""
+        self._users[version] += 1
         if version not in self._by_package:
             seconds = self._package_seconds.labels(version)
             self._by_package[version] = PackageTraffic(version, self._package_requests, seconds)
         return self._by_package[version]
 
     def forget(self, version: str) -> None:
-        """A package's series; it is counted from 0 when it comes again."""
+        """A package's series, once as often as it was asked for; it is counted from 0 when it comes again."""
+        self._users[version] -= 1
+        if self._users[version] > 0:
+            return
         if counted := self._by_package.pop(version, None):
             counted.forget()
             self._package_seconds.remove(version)

@@ -98,9 +98,9 @@ _CHANGE = msgspec.json.Decoder(WantedChange)
 _WANTED = msgspec.json.Decoder(Wanted)
 
 
-def first(name: str, package: str, digest: str, *, shadow: PinnedShare | None = None) -> Wanted:
-    """What is wanted before anybody changed it."""
-    model = WantedModel(name=name, package=package, digest=digest, shadow=shadow)
+def first(name: str, package: str, digest: str) -> Wanted:
+    """What is wanted of one model before anybody changed it."""
+    model = WantedModel(name=name, package=package, digest=digest)
     return Wanted(revision=0, models=(model,))
 
 
@@ -134,6 +134,8 @@ def changed(wanted: Wanted, change: WantedChange) -> Wanted:
     if (change.package is None) != (change.digest is None):
         raise WrongInput("package and digest belong together; send both.")
     beside = (change.canary, change.shadow) != (UNSET, UNSET)
+    if before is not wanted.models[0]:
+        _refuse_for_others(wanted, before, change, beside=beside)
     if change.rollback and (change.package or beside):
         raise WrongInput("rollback goes back to what was; send nothing else with it.")
     if not (change.rollback or change.package or beside):
@@ -145,6 +147,8 @@ def changed(wanted: Wanted, change: WantedChange) -> Wanted:
         after = _with_canary(after, change.canary, change.watch)
     if change.shadow is not UNSET:
         after = msgspec.structs.replace(after, shadow=change.shadow)
+    if before is not wanted.models[0]:
+        after = msgspec.structs.replace(after, watch=None)
     why = "asked for" if change.rollback else ""
     return wanted if after == before else _next(wanted, before, after, why)
 
@@ -160,6 +164,19 @@ def undone(wanted: Wanted, name: str, digest: str, why: str) -> Wanted | None:
     if before.digest != digest or before.previous is None:
         return None
     return _next(wanted, before, _rolled_back(before), why)
+
+
+def _refuse_for_others(
+    wanted: Wanted, model: WantedModel, change: WantedChange, *, beside: bool
+) -> None:
+    """Raise `WrongInput` for what only the first model can have."""
+    if beside:
+        raise WrongInput(f"{wanted.models[0].name} alone, the first model, has canary and shadow.")
+    if model.name == model.package:
+        raise WrongInput(f"{model.name} is a version, and stays what it is.")
+    for other in wanted.models[1:]:
+        if other is not model and other.digest == change.digest:
+            raise WrongInput(f"{change.package} is the package that {other.name} is already.")
 
 
 def _with_canary(

@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from serving.probation import Conduct, Past
+from serving.request import OTHER
 
 if TYPE_CHECKING:
     from serving.core import Answered
@@ -34,8 +35,8 @@ class Witness:
             self._took_s.append(took_s)
 
     def refused(self, request: Request, error: ServingError, took_s: float) -> None:  # noqa: ARG002 - as observers are told
-        """It got an error, which may be the package's fault or not."""
-        self._failed += error.status >= _SERVERS_FAULT
+        """It got an error, which may be the package's fault or not; at no door, it is not."""
+        self._failed += error.status >= _SERVERS_FAULT and request.door != OTHER
 
     def left(self, request: Request, took_s: float) -> None:
         """Nobody knows what it would have got."""

@@ -82,6 +82,9 @@ SERVING_ORDER = (
     "key_commands",
     "top",
     "rollout",
+    "models",
+    "model_metrics",
+    "others",
     "shelf",
     "witness",
     "probation",
@@ -131,7 +134,10 @@ SERVING_ORDER = (
     "cuda",
     "encoding",
     "isa",
+    "starting",
     "settings",
+    "budget",
+    "model_names",
     "wanted",
     "sharing",
     "keys",
@@ -148,6 +154,7 @@ SERVING_ORDER = (
 )
 PURE = (
     *("planner", "cost", "line", "drift", "scaling", "probation", "sharing", "wanted"),
+    *("budget", "model_names"),
     *("agreement", "shadow_report"),
 )
 HEAVY = ("torch", "transformers", "ray", "onnxruntime", "mlflow", "datasets", "matplotlib")

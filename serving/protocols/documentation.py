@@ -6,6 +6,7 @@ endpoint behind a firewall does not reach.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,28 @@ _PAGE_HEADERS = {
     "x-content-type-options": "nosniff",
 }
 _EXAMPLES = 16
+_DIGITS = 12  # of a digest, as versions are shown everywhere
 _PATHS = "What is served stands in /openapi.json, and for people at /docs."
 
 
-def build_documentation(core: Core, replicas: Replicas, desk: Desk) -> FastAPI:
-    """The FastAPI app beside the hot path; *desk* is told of what is refused here."""
+def build_documentation(
+    core: Core,
+    replicas: Replicas,
+    desk: Desk,
+    models: Callable[[], list[dict[str, Any]]] | None = None,
+) -> FastAPI:
+    """The FastAPI app beside the hot path; *desk* is told of what is refused here.
+
+    models: every model that is served, where there are several.
+    """
     package = core.package
     app = FastAPI(title="miniml", version=package.digest[:12], docs_url=None, redoc_url=None)
     about = describe(package, core.lanes)
 
     @app.get("/info", summary="What is served, what it was proved to do, and how it runs")
     async def info() -> dict[str, Any]:
-        return about | {"now": core.operations()}
+        several = {"models": models()} if models else {}
+        return about | {"now": core.operations()} | several
 
     @app.get("/cache", summary="Answers that are known, and how often they were asked for")
     async def cache_numbers() -> dict[str, float]:
@@ -57,6 +68,17 @@ def build_documentation(core: Core, replicas: Replicas, desk: Desk) -> FastAPI:
     async def clear_cache() -> dict[str, int]:
         return {"cleared": await replicas.clear_cache()}
 
+    _add_metrics(app, replicas)
+    _add_shadow(app, replicas)
+    if models:
+        _add_index(app, models)
+    _add_pages(app)
+    _add_errors(app, desk)
+    _add_hot_paths(app, package)
+    return app
+
+
+def _add_metrics(app: FastAPI, replicas: Replicas) -> None:
     @app.get(
         "/metrics",
         summary="For Prometheus, of every replica",
@@ -65,12 +87,6 @@ def build_documentation(core: Core, replicas: Replicas, desk: Desk) -> FastAPI:
     )
     async def metrics() -> Response:
         return PlainTextResponse(await replicas.metrics(), media_type=CONTENT_TYPE)
-
-    _add_shadow(app, replicas)
-    _add_pages(app)
-    _add_errors(app, desk)
-    _add_hot_paths(app, package)
-    return app
 
 
 def _add_shadow(app: FastAPI, replicas: Replicas) -> None:
@@ -86,6 +102,20 @@ def _add_shadow(app: FastAPI, replicas: Replicas) -> None:
     async def shadow() -> Response:
         report = msgspec.json.encode(await replicas.shadow())
         return Response(report, media_type="application/json")
+
+
+def _add_index(app: FastAPI, models: Callable[[], list[dict[str, Any]]]) -> None:
+    @app.post("/v2/repository/index", summary="Every model, as Triton's clients ask for them")
+    async def index() -> list[dict[str, str]]:
+        return [
+            {
+                "name": model["name"],
+                "version": model["digest"][:_DIGITS],
+                "state": "READY" if model["loaded"] else "UNAVAILABLE",
+                "reason": model["refused"] or ("" if model["loaded"] else "loaded when asked for"),
+            }
+            for model in models()
+        ]
 
 
 def _json_of(kind: type) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from serving.protocols.headers import (
 from serving.protocols.in_flight import InFlight
 from serving.protocols.inference import Inference, version_of
 from serving.protocols.messages import infer_answer, model_answer, server_answer, texts_of
-from serving.request import Request, id_for
+from serving.request import OTHER, Request, id_for
 from serving.settings import ServeSettings
 
 # Whoever balances load has no key.
@@ -111,6 +111,10 @@ class Rpc:
         with self._in_flight:
             return await self._called(name, message, context, refused)
 
+    def admit(self, name: str, context: Context) -> None:
+        """Raise `Unauthenticated` or `Forbidden` for who may not call."""
+        self._admitted(name, _headers(context), context)
+
     async def _called(
         self, name: str, message: Any, context: Context, refused: ServingError | None
     ) -> Any:
@@ -126,7 +130,7 @@ class Rpc:
         beside = [(_ID, headers[_ID])]
         try:
             key = self._admitted(name, headers, context)
-            request = replace(request, door="grpc", key=key, fresh=wants_fresh(headers))
+            request = replace(request, door=_door(refused), key=key, fresh=wants_fresh(headers))
             _go_on_unless(refused)
             if name == "ModelInfer":
                 self._in_flight.refuse_when_draining()
@@ -208,6 +212,11 @@ class Rpc:
             raise UnknownModel(f"There is no model {name[:100]!r} here, but {known!r}.")
         if version not in ("", current):
             raise UnknownModel(f"There is no version {version[:100]!r} here, but {current!r}.")
+
+
+def _door(refused: ServingError | None) -> str:
+    """Refused by who handed it on: as over HTTP, that is no door's doing."""
+    return OTHER if refused else "grpc"
 
 
 def _go_on_unless(refused: ServingError | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serving.beside import Beside
 from serving.core import Core
@@ -34,11 +34,13 @@ def build_endpoint(  # noqa: PLR0913 - every one but the first two has a default
     rollouts: Rollouts | None = None,
     witnesses: Sequence[Observer] = (),
     traffic: Traffic | None = None,
+    models: Callable[[], list[dict[str, Any]]] | None = None,
 ) -> Endpoint:
     """The ASGI app. gate: who may come in. replicas: all there are, given this one. replica: its name.
 
     rollouts: how another package can be had; None: not at all. witnesses: more who are told of every
-    request. traffic: where the process counts for all its packages. Raises `Unwritable` for a request log that cannot be.
+    request. traffic: where the process counts for all its packages. models: all that are served, where
+    there are several. Raises `Unwritable` for a request log that cannot be.
     """
     log = _request_log(settings, replica)
     metrics = Metrics(core.package, partial(_numbers, core, log), core.batch_sizes, traffic=traffic)
@@ -52,7 +54,7 @@ def build_endpoint(  # noqa: PLR0913 - every one but the first two has a default
         closing=[each.close for each in (beside, core.spans, log, metrics) if each],
     )
     here = Here(core, metrics, beside)
-    documentation = build_documentation(core, replicas(here), desk)
+    documentation = build_documentation(core, replicas(here), desk, models)
     if rollouts:
         add_rollout(documentation, rollouts, settings)
     return Endpoint(core, settings, documentation, desk=desk, gate=gate, here=here)

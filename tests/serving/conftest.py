@@ -223,6 +223,8 @@ def make_package(tmp_path_factory: pytest.TempPathFactory) -> MakePackage:
 
     def make(  # noqa: PLR0913 - every one has a default that is right
         *,
+        name: str = "tiny",
+        labels: tuple[str, ...] = LABELS,
         task: Task = "single_label",
         text_pair: bool = False,
         batch_invariant: bool = True,
@@ -236,6 +238,8 @@ def make_package(tmp_path_factory: pytest.TempPathFactory) -> MakePackage:
     ) -> Package:
         config = replace(
             tiny_config(),
+            name=name,
+            labels=labels,
             task=task,
             text_pair=text_pair,
             batch_invariant=batch_invariant,

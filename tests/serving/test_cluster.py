@@ -170,12 +170,18 @@ def serve_run(package: Package, port: int, home: Path) -> Server:
     return server
 
 
-def written_config(package: Package, port: int, home: Path, redis_url: str, **extra: str) -> Server:
-    """`serve run` on the file of `miniml serve --write-config`, started as the file's head says."""
+def written_config(
+    package: Package, port: int, home: Path, redis_url: str, also: Package, **extra: str
+) -> Server:
+    """`serve run` of two models on the file of `miniml serve --write-config`, started as the file's head says."""
     config = home / "serve.yaml"
     (grpc_port,) = free_ports(1)
     options = ServeOptions(
-        package=str(package.folder), port=port, grpc_port=grpc_port, redis_url=redis_url
+        package=str(package.folder),
+        port=port,
+        grpc_port=grpc_port,
+        redis_url=redis_url,
+        also=(str(also.folder),),
     )
     serve(replace(options, write_config=config))
     (environment_line,) = re.findall(r"^# (eval .*)$", config.read_text(), re.MULTILINE)
@@ -263,9 +269,11 @@ def test_concurrent_answers_are_the_engines_alone(server: Server, package: Packa
         assert one == many[0]
 
 
-def infer(server: Server, texts: list[str], **metadata: str) -> tuple[Any, dict[str, str]]:
+def infer(
+    server: Server, texts: list[str], *, model: str = "tiny", **metadata: str
+) -> tuple[Any, dict[str, str]]:
     """The answer over gRPC and what came behind it. Raises `grpc.RpcError`."""
-    message = pb.ModelInferRequest(model_name="tiny")
+    message = pb.ModelInferRequest(model_name=model)
     tensor = message.inputs.add(name="text", datatype="BYTES", shape=[len(texts)])
     tensor.contents.bytes_contents.extend(text.encode() for text in texts)
     with grpc.insecure_channel(server.grpc) as channel:
@@ -711,17 +719,22 @@ def test_the_pages_work_in_a_browser(server: Server) -> None:
 
 @pytest.mark.parametrize("server", ["miniml serve, HAProxy"], indirect=True)
 def test_the_written_config_is_the_same_app(
-    server: Server, package: Package, redis_server: Any, tmp_path: Path
+    server: Server,
+    package: Package,
+    make_package: Callable[..., Package],
+    redis_server: Any,
+    tmp_path: Path,
 ) -> None:
     """`serve run` on it answers as `miniml serve`, with the same /info, behind HAProxy too.
 
+    Beside the first model it has another, which every way leads to that names it, in all replicas' numbers.
     In the home of the first, where the lanes found are remembered: found twice they may differ.
     """
     same_home = str(server.home / ".miniml")
     traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}  # as the first is
-    running = written_config(
-        package, free_port(), tmp_path, redis_server.url, MINIML_HOME=same_home, **traced
-    )
+    topics = make_package(name="topics", seed=5, labels=("food", "staff", "place", "price"))
+    options = {"MINIML_HOME": same_home, **traced}
+    running = written_config(package, free_port(), tmp_path, redis_server.url, topics, **options)
     try:
         running.wait_ready()
         ours, theirs = (httpx.get(f"{url}/info").json() for url in (server.url, running.url))
@@ -729,13 +742,26 @@ def test_the_written_config_is_the_same_app(
             answers = client.predict_many(TEXTS)
         wait_ready(running.grpc, timeout_s=START_S, alive=lambda: True)
         infer(running, TEXTS)
+        with Client(running.url, model="topics") as client:
+            of_topics = client.predict_many(TEXTS)
+        _, beside = infer(running, TEXTS, model="topics")
+        about = httpx.get(f"{running.url}/v2/models/topics").json()
+        unknown = httpx.get(f"{running.url}/v2/models/other")
+        page = httpx.get(f"{running.url}/metrics").text
         processes = [process.name() for process in running.family()]
     finally:
         running.stop(signal.SIGINT)
         running.left()
 
     assert theirs.pop("now").keys() == ours.pop("now").keys()
+    models = [(model["name"], model["loaded"]) for model in theirs.pop("models")]
+    assert models == [("tiny", True), ("topics", False)]
     assert theirs == ours
+    assert of_topics == expected(Engine(topics), TEXTS)
+    assert beside["x-package-digest"] == topics.digest
+    assert (about["name"], about["versions"]) == ("topics", [topics.digest[:12]])
+    assert (unknown.status_code, unknown.json()["error"]["type"]) == (404, "UnknownModel")
+    assert re.search(r'miniml_model_loads_total{model="topics",replica="\w+"} 1.0', page)
     assert answers == expected(Engine(package), TEXTS)
     assert any("haproxy" in name for name in processes)
 

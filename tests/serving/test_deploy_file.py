@@ -100,6 +100,46 @@ def test_the_file_means_what_serve_would_do(
     assert not deployment.logging_config.enable_access_log
 
 
+def test_models_beside_the_first_are_named_for_ever(
+    package: Package, make_package: MakePackage, tmp_path: Path
+) -> None:
+    """With their digests, in the file as `serve` would have them; another package in their place is refused."""
+    store.publish(make_package(name="topics", seed=1).folder, name="topics")
+    folder = make_package(name="local", seed=2)
+    also = ("topics@latest", str(folder.folder))
+    _, schema = written(
+        tmp_path / "serve.yaml", str(package.folder), also=also, models_mb=100.0, lanes=1
+    )
+    args = schema.applications[0].args
+    settings = ServeSettings(**args)
+    wanted: Any = build(settings)._bound_deployment
+
+    assert (settings.also, settings.models_bytes) == (("topics/1", str(folder.folder)), 100 * 2**20)
+    head = (tmp_path / "serve.yaml").read_text().splitlines()[0]
+    assert f"--also topics@latest --also {folder.folder} --models-mb 100.0" in head
+    models = wanted.init_args[0].models
+    assert [model.name for model in models] == ["tiny", "topics", "local"]
+    assert tuple(model.digest for model in models[1:]) == settings.also_digests
+    with pytest.raises(PackageError, match="topics/1 is package"):
+        build(settings.model_copy(update={"also_digests": ("0" * 64, folder.digest)}))
+    with pytest.raises(PackageError, match="2 models stand beside the first, but 1 digests"):
+        build(settings.model_copy(update={"also_digests": ("0" * 64,)}))
+
+
+@pytest.mark.parametrize(
+    ("said", "means"),
+    [('["a/1", "b"]', ("a/1", "b")), ("a/1", ("a/1",)), ("[]", ()), (["a"], ("a",))],
+)
+def test_models_are_told_as_json_or_as_one(
+    monkeypatch: pytest.MonkeyPatch, said: Any, means: tuple[str, ...]
+) -> None:
+    """As `serve run serving.app:build also=...` gives them to the settings, and the environment does."""
+    assert ServeSettings(package="p", also=said).also == means
+    if isinstance(said, str):
+        monkeypatch.setenv("MINIML_ALSO", said)
+        assert ServeSettings(package="p").also == means
+
+
 def test_ray_finds_the_service_by_its_name(package: Package, tmp_path: Path) -> None:
     """What the file names can be imported, and is what adds our service."""
     _, schema = written(tmp_path / "serve.yaml", str(package.folder), grpc_port=9123)

@@ -181,7 +181,7 @@ def test_the_replica_asks_ray_for_what_it_needs(
     package = make_package(runtime=runtime)
     application: Any = build(ServeSettings(package=str(package.folder), threads=1))
     deployment = application._bound_deployment
-    lanes = deployment.init_args[2]
+    lanes = deployment.init_args[1]
     needs = deployment.ray_actor_options
 
     assert needs["num_cpus"] == lanes.count

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from serving.engine import Engine
-from serving.memory import clean_mappings, give_back_memory
+from serving.memory import anonymous_bytes, clean_mappings, give_back_memory
 from serving.package import Package
 
 CLEAN = """\
@@ -50,3 +50,13 @@ def test_answers_stay_what_they_were(package: Package) -> None:
 
     assert np.array_equal(engine.logits(texts, None), before)
     assert np.array_equal(Engine(package, threads=1, streams=1).logits(texts, None), before)
+
+
+def test_what_is_taken_is_seen() -> None:
+    """Memory that was written to is among the process's own, to within what else it does."""
+    before_bytes = anonymous_bytes()
+    taken = b"x" * 64 * 2**20
+    grown_bytes = anonymous_bytes() - before_bytes
+
+    assert 60 * 2**20 < grown_bytes < 80 * 2**20
+    assert len(taken) == 64 * 2**20

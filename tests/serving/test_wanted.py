@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import pairwise
 
 import msgspec
@@ -15,6 +16,7 @@ from serving.wanted import (
     PinnedShare,
     Wanted,
     WantedChange,
+    WantedModel,
     changed,
     first,
     read_change,
@@ -113,3 +115,48 @@ def test_unknown_keys_are_refused() -> None:
 
     with pytest.raises(msgspec.ValidationError):
         read_wanted(msgspec.json.encode(document))
+
+
+SEVERAL = Wanted(
+    revision=0,
+    models=(
+        *START.models,
+        WantedModel(name="topics", package="topics/1", digest=f"{11:064x}"),
+        WantedModel(name="reviews/3", package="reviews/3", digest=f"{12:064x}"),
+    ),
+)
+
+
+@given(st.lists(changes, max_size=6))
+def test_a_change_is_of_one_model(steps: list[WantedChange]) -> None:
+    """By its name, and the others stay; who names none means the first."""
+    for place, model in enumerate(SEVERAL.models):
+        wanted = SEVERAL
+        for step in steps:
+            named = msgspec.structs.replace(step, name=model.name if place else None)
+            with suppress(WrongInput):
+                wanted = changed(wanted, named)
+        others = [each for each in wanted.models if each.name != model.name]
+
+        assert others == [each for each in SEVERAL.models if each.name != model.name]
+        assert [each.name for each in wanted.models] == [each.name for each in SEVERAL.models]
+        if place:
+            changed_one = wanted.models[place]
+            assert (changed_one.canary, changed_one.shadow, changed_one.watch) == (None,) * 3
+
+
+def test_what_only_the_first_model_can_have_is_refused_of_others() -> None:
+    """Canary and shadow; and a model that is called by its version stays, as one package stays one model."""
+    beside = PinnedShare(package="p", digest="a" * 64, share=0.5)
+    for change, told in (
+        (WantedChange(name="topics", canary=beside), "reviews alone"),
+        (WantedChange(name="topics", shadow=None), "reviews alone"),
+        (WantedChange(name="reviews/3", package="topics/2", digest="a" * 64), "is a version"),
+        (WantedChange(name="topics", package="reviews/3", digest=f"{12:064x}"), "already"),
+        (
+            WantedChange(name="other", package="topics/2", digest="a" * 64),
+            "but reviews, topics, reviews/3",
+        ),
+    ):
+        with pytest.raises(WrongInput, match=told):
+            changed(SEVERAL, change)
