@@ -16,7 +16,13 @@ from typing import Any
 import yaml
 
 from registry.home import home
-from serving.environment import GUARDED_HAPROXY, HAPROXY_PORTS, to_export, wants_token
+from serving.environment import (
+    FIRST_GRPC_PORT,
+    GUARDED_HAPROXY,
+    HAPROXY_PORTS,
+    to_export,
+    wants_token,
+)
 from serving.errors import ServingError
 from serving.locate import pin
 from serving.log_file import STANDARD_OUTPUT
@@ -128,7 +134,8 @@ def _head(options: ServeOptions, settings: ServeSettings, path: Path) -> Iterato
         yield f'export RAY_AUTH_TOKEN="${{RAY_AUTH_TOKEN:-$({make})}}"'
     yield ""
     if options.haproxy:
-        yield f"A second server on one machine needs ports of its own: {', '.join(HAPROXY_PORTS)}."
+        names = ", ".join((*HAPROXY_PORTS, FIRST_GRPC_PORT))
+        yield f"A second server on one machine needs ports of its own: {names}."
         yield ""
     yield f"Then: serve run {given}"
 

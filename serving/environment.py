@@ -48,6 +48,11 @@ HAPROXY_PORTS = (
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
     "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
 )
+# Where the gRPC ports of replicas begin, up to 41000. Ray means to share none, but says so by a string that
+# gRPC does not read: two servers of one machine would both listen at the first, and answer each
+# other's calls.
+FIRST_GRPC_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT"
+_FIRST_GRPC_PORTS = range(40_000, 40_500)
 # Our script, which Ray takes for HAProxy, and HAProxy; both are paths on this machine.
 _BINARY, _REAL_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH", "MINIML_HAPROXY"
 GUARDED_HAPROXY = (_BINARY, _REAL_BINARY)
@@ -130,23 +135,25 @@ def set_environment(*, haproxy: bool, one_machine: bool = False) -> None:
     if haproxy:
         for name, port in zip(HAPROXY_PORTS, free_ports(len(HAPROXY_PORTS)), strict=True):
             os.environ.setdefault(name, str(port))
+        os.environ.setdefault(FIRST_GRPC_PORT, str(free_ports(1, among=_FIRST_GRPC_PORTS)[0]))
     if wants_token():
         # In the environment, not in ~/.ray: the home folder may be read-only.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def free_ports(count: int) -> list[int]:
+def free_ports(count: int, *, among: range | None = None) -> list[int]:
     """Ports nobody listens at now; all different."""
+    ports = _PORTS if among is None else among
     free: list[int] = []
     with ExitStack() as held:
-        for port in random.sample(_PORTS, len(_PORTS)):
+        for port in random.sample(ports, len(ports)):
             probe = held.enter_context(socket.socket())
             with suppress(OSError):
                 probe.bind(("", port))
                 free.append(port)
             if len(free) == count:
                 return free
-    raise PortInUse(f"No {count} ports are free from {_PORTS.start} to {_PORTS.stop - 1}.")
+    raise PortInUse(f"No {count} ports are free from {ports.start} to {ports.stop - 1}.")
 
 
 def main() -> None:

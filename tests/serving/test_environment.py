@@ -40,6 +40,30 @@ def test_a_port_that_is_listened_at_is_not_free(monkeypatch: pytest.MonkeyPatch)
     assert free_ports(1) == [one]
 
 
+def test_replicas_of_two_servers_share_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one server's replica listens, which takes calls of others, the next one's do not begin."""
+    name = environment.FIRST_GRPC_PORT
+    ports = range(40_000, 40_500)
+    first, second = free_ports(2, among=ports)
+    monkeypatch.setattr(environment, "_FIRST_GRPC_PORTS", range(first, first + 1))
+    kept = dict(os.environ)
+    with socket.create_server(
+        ("::", first), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=True
+    ):
+        os.environ.pop(name, None)
+        try:
+            with pytest.raises(PortInUse):
+                environment.set_environment(haproxy=True)
+            monkeypatch.setattr(environment, "_FIRST_GRPC_PORTS", range(second, second + 1))
+            environment.set_environment(haproxy=True)
+            given = os.environ[name]
+        finally:
+            os.environ.clear()
+            os.environ.update(kept)
+
+    assert given == str(second)
+
+
 def test_haproxys_side_doors_are_shut(tmp_path: Path) -> None:
     """Its pages become this machine's, the socket its owner's; the door itself stays as wide as it was.
 
