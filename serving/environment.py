@@ -52,7 +52,7 @@ HAPROXY_PORTS = (
 # gRPC does not read: two servers of one machine would both listen at the first, and answer each
 # other's calls.
 FIRST_GRPC_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT"
-_FIRST_GRPC_PORTS = range(40_000, 40_500)
+_FIRST_GRPC_PORTS = range(40_001, 40_500)  # 40000 is theirs who do not say
 # Our script, which Ray takes for HAProxy, and HAProxy; both are paths on this machine.
 _BINARY, _REAL_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH", "MINIML_HAPROXY"
 GUARDED_HAPROXY = (_BINARY, _REAL_BINARY)

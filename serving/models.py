@@ -87,9 +87,10 @@ class Models:
         there = self.shelf.loaded
         if meant.place:
             other = self.others.all[meant.place - 1]
-            if other.loaded is None:
+            if (loaded := other.loaded) is None:
                 admit()
-            there = [await self.others.opened(other, within_ms)]
+                loaded = await self.others.opened(other, within_ms)
+            there = [loaded]
         for loaded in there:
             if meant.digest in ("", loaded.source.digest):
                 return loaded
