@@ -97,7 +97,7 @@ def named_apart(
         for model in models:
             if model.digest == source.digest:
                 raise PackageError(
-                    f"{source.package} is the package that {model.name} is already, {model.package}."
+                    f"{source.package} is the same package as {model.name} already is."
                 )
         taken = {model.name for model in models}
         own = source.package if name in taken else name

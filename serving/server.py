@@ -35,6 +35,7 @@ from serving.options import ServeOptions
 from serving.orphans import no_orphans
 from serving.package import read_config
 from serving.settings import ServeSettings, most_replicas, settings_for
+from serving.starting import first_wanted
 
 _log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 120.0
@@ -67,11 +68,14 @@ def serve(options: ServeOptions) -> None:
                 config = read_config(folder)
                 open_canonicalizer(config.canonicalizer, allow_code=settings.allow_code)
                 gpus = gpus_for(config, settings.device, settings.gpus)
+                others = first_wanted(config.name, folder, digest, settings).models[1:]
                 refuse_too_many_replicas(options)
                 with _logging(settings) as settings, no_orphans(), _ray(options, stop):
                     url = _start(options, settings, gpus, stop)
                     status.stop()
                     _log.info("Serving %s (package %s) at %s", options.package, digest[:12], url)
+                    for other in others:
+                        _log.info("When asked for by name: %s (%s)", other.name, other.digest[:12])
                     if options.grpc_port is not None:
                         _log.info("gRPC: %s:%d", _reachable(options.host), options.grpc_port)
                     _log.info("Page and contract: %s/docs   Stop with Ctrl-C", url)

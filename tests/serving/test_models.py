@@ -447,6 +447,41 @@ def test_a_model_is_replaced_by_name(
     assert [model["digest"] for model in models] == [stars.digest, newer.digest]
 
 
+def test_answer_and_digest_belong_together_whatever_is_loaded(
+    stars: Package, topics: Package, make_package: MakePackage
+) -> None:
+    """While two models take each other's memory and one is replaced: none fails, each is its digest's."""
+    spam, newer = make_package(name="spam", seed=4), make_package(name="topics", seed=9)
+    packages = (stars, topics, spam, newer)
+    right = {each.digest: Engine(each).logits([TEXT])[0].tolist() for each in packages}
+    body = {"text": TEXT, "logits": True}
+
+    def ask(url: str, name: str) -> list[tuple[str, bool]]:
+        seen = []
+        with httpx.Client(base_url=url, timeout=LONG_S) as client:
+            for _ in range(8):
+                answer = client.post("/predict", json=body, headers={"x-model": name})
+                digest = answer.raise_for_status().headers["x-package-digest"]
+                logits = list(answer.json()["logits"].values())
+                seen.append((digest, logits == right[digest]))
+        return seen
+
+    with (
+        listening(stars, topics, spam, most_bytes=1) as there,
+        ThreadPoolExecutor(6) as callers,
+    ):
+        names = ("stars", "topics", "spam") * 2
+        asked = [callers.submit(ask, there.url, name) for name in names]
+        deploy(DeployOptions(package=str(newer.folder), url=there.url, name="topics"))
+        seen: dict[str, set[tuple[str, bool]]] = {name: set() for name in names}
+        for name, each in zip(names, asked, strict=True):
+            seen[name] |= set(each.result(LONG_S))
+
+    assert seen["stars"] == {(stars.digest, True)}
+    assert seen["spam"] == {(spam.digest, True)}
+    assert seen["topics"] <= {(topics.digest, True), (newer.digest, True)}
+
+
 def test_all_models_are_shown(stars: Package, topics: Package) -> None:
     """By `/info`, in the index of Triton's clients, and by `/rollout`: loaded or not, and how large."""
     with listening(stars, topics) as there, httpx.Client(base_url=there.url) as client:
