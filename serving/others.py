@@ -155,7 +155,7 @@ class Others:
             if other.loaded or self._draining:  # by a deploy, meanwhile
                 return
             # Those who make room are gone before it comes: else the memory of all would be needed.
-            await asyncio.gather(*self._trim(other.size_bytes))
+            await asyncio.gather(*self._trim(other.size_bytes), return_exceptions=True)
             try:
                 await self._put(other, other.model)
             except NotLoaded as error:
