@@ -27,7 +27,7 @@ from serving.gpu import default_streams, gpus_for
 from serving.keys import KeyRing
 from serving.lanes import Lanes, choose_lanes, usable_cores
 from serving.ledger import Ledger
-from serving.locate import locate, locate_apart
+from serving.locate import locate, locate_apart, pin
 from serving.package import PackageConfig, open_package, read_config
 from serving.protocols.replicas import Here
 from serving.protocols.surface import build_endpoint

@@ -68,7 +68,7 @@ def serve(options: ServeOptions) -> None:
                 config = read_config(folder)
                 open_canonicalizer(config.canonicalizer, allow_code=settings.allow_code)
                 gpus = gpus_for(config, settings.device, settings.gpus)
-                others = first_wanted(config.name, folder, digest, settings).models[1:]
+                others = first_wanted(config.name, str(folder), digest, settings).models[1:]
                 refuse_too_many_replicas(options)
                 with _logging(settings) as settings, no_orphans(), _ray(options, stop):
                     url = _start(options, settings, gpus, stop)
