@@ -14,6 +14,7 @@ from serving.app import build
 from serving.cuda import CudaSession, bucket_of
 from serving.errors import PackageError
 from serving.gpu import GPU_RUNTIMES, default_streams, gpus_for, tensorrt_options
+from serving.lanes import Lanes
 from serving.options import Device
 from serving.package import Package, Runtime
 from serving.session import Encoding, open_session
@@ -181,7 +182,7 @@ def test_the_replica_asks_ray_for_what_it_needs(
     package = make_package(runtime=runtime)
     application: Any = build(ServeSettings(package=str(package.folder), threads=1))
     deployment = application._bound_deployment
-    lanes = deployment.init_args[1]
+    lanes = next(given for given in deployment.init_args if isinstance(given, Lanes))
     needs = deployment.ray_actor_options
 
     assert needs["num_cpus"] == lanes.count
