@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from serving.errors import ServingError, UnknownModel
 from serving.gate import OPEN_PATHS, Gate
 from serving.model_names import Meant, NamedModel, asked_for, called, find
+from serving.offered import together
 from serving.others import Others
 from serving.protocols.asgi import Message, Send
 from serving.protocols.headers import within_ms
@@ -123,9 +124,7 @@ class Models:
 
     def report(self) -> dict[str, float]:
         """Work of all since the last report, for the autoscaler: they share the cores."""
-        reports = [self.shelf.report(), *(each.core.report() for each in self.others.loaded)]
-        total = {name: sum(report[name] for report in reports) for name in reports[0]}
-        return total | {"batch_ms": max(report["batch_ms"] for report in reports)}
+        return together([self.shelf.report(), *(each.core.report() for each in self.others.loaded)])
 
     def listing(self) -> list[dict[str, Any]]:
         """Every model, the first one first: its package, whether it is loaded, how large, why not."""

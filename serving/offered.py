@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from serving.work import Tally
@@ -69,3 +69,9 @@ class Reporter:
             self._batch_share += _WEIGHT * (busy_ms / work_ms - self._batch_share)
         if (batches := now.batches - before.batches) > 0:
             self._batch_ms = busy_ms / batches
+
+
+def together(reports: Sequence[dict[str, float]]) -> dict[str, float]:
+    """One report for several packages that share the cores: their work added, the longest batch."""
+    total = {name: sum(report[name] for report in reports) for name in reports[0]}
+    return total | {"batch_ms": max(report["batch_ms"] for report in reports)}

@@ -19,6 +19,7 @@ from serving.beside import Beside
 from serving.core import Core
 from serving.errors import ServingError, UnknownModel
 from serving.memory import give_back_memory
+from serving.offered import together
 from serving.protocols.asgi import Endpoint, Message, Send
 from serving.protocols.leaving import Receive
 from serving.sharing import is_shared
@@ -141,7 +142,7 @@ class Shelf:
 
     def report(self) -> dict[str, float]:
         """Work since the last report, for the autoscaler."""
-        return self.current.core.report()
+        return together([loaded.core.report() for loaded in self.loaded])
 
     async def arrange(self, model: WantedModel) -> None:
         """Serve what is wanted. Raises `NotLoaded`.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from serving.core import Core
 from serving.errors import Overloaded
 from serving.lanes import Lanes
-from serving.offered import Offered, Reporter
+from serving.offered import Offered, Reporter, together
 from serving.package import Package
 from serving.settings import ServeSettings
 from serving.work import Tally
@@ -92,3 +92,14 @@ def test_refused_work_is_work_that_came(package: Package) -> None:
 
     assert 0 < refused < calls
     assert texts == 100 * calls
+
+
+@given(st.lists(st.tuples(*[st.floats(0, 1e3)] * 4), min_size=1, max_size=5))
+def test_packages_that_share_the_cores_report_as_one(told: list[tuple[float, ...]]) -> None:
+    """Work, texts and waiting add up, a canary's too; a batch is as long as the longest."""
+    names = ("load", "texts", "waiting_s", "batch_ms")
+    one = together([dict(zip(names, each, strict=True)) for each in told])
+    *added, batches = zip(*told, strict=True)
+
+    assert [one[name] for name in names[:3]] == [sum(each) for each in added]
+    assert one["batch_ms"] == max(batches)
