@@ -19,7 +19,6 @@ def check(options: TrainOptions) -> None:
     positive = (
         "batch_size",
         "workers",
-        "iterations",
         "epochs",
         "learning_rate",
         "early_stopping_patience",
@@ -28,6 +27,10 @@ def check(options: TrainOptions) -> None:
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise WrongOption(f"--{name.replace('_', '-')} is {value}; it must be above 0.")
+    if options.iterations is not None and options.iterations < 0:
+        raise WrongOption(
+            f"--iterations is {options.iterations}; give steps, or 0 to take a trained model as it is."
+        )
     _check_workers(options)
     if options.max_length < _MIN_LENGTH:
         raise WrongOption(

@@ -29,7 +29,7 @@ def load_tokenizer(base: BaseModel) -> PreTrainedTokenizerFast:
     """The fast tokenizer, the only kind that saves `tokenizer.json`. Raises `BaseModelError`."""
     from transformers import AutoTokenizer
 
-    with _translated(base, "tokenizer"):
+    with translated(base, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
             base.folder, use_fast=True, trust_remote_code=False
         )
@@ -60,7 +60,7 @@ def load_classifier(
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    with _translated(base, "model"):
+    with translated(base, "model"):
         config = AutoConfig.from_pretrained(
             base.folder,
             trust_remote_code=False,
@@ -120,7 +120,7 @@ def _check_encoder(base: BaseModel, model: PreTrainedModel, missing: Sequence[st
 
 
 @contextmanager
-def _translated(base: BaseModel, what: str) -> Iterator[None]:
+def translated(base: BaseModel, what: str) -> Iterator[None]:
     """The loaders' many exceptions as one sentence; a full disk or a bug of ours passes through.
 
     Their warnings are dropped: that the head is new is what we want.

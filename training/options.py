@@ -69,6 +69,8 @@ class TrainOptions:
     [bold]miniml train --dataset reviews/3 --model-id ./my-encoder --iterations 500 --resume[/]
 
     [bold]miniml train --dataset reviews --batch-size 64 --workers 4[/]
+
+    [bold]miniml train --dataset held-out --model-id ./my-classifier --iterations 0[/]
     """
 
     dataset: str = field(default="latest", metadata={"help": "Dataset: NAME, NAME/3, a folder."})
@@ -83,7 +85,12 @@ class TrainOptions:
         default=1,
         metadata={"help": "Processes that share each step: here, or on RAY_ADDRESS's cluster."},
     )
-    iterations: int | None = field(default=None, metadata={"help": "Steps, instead of epochs."})
+    iterations: int | None = field(
+        default=None,
+        metadata={
+            "help": "Steps, instead of epochs; 0 takes a model that was fine-tuned elsewhere as it is."
+        },
+    )
     epochs: float | None = field(default=None, metadata={"help": "Passes over the data [3]."})
     device: Literal["auto", "cpu", "cuda", "mps"] = field(
         default="auto", metadata={"help": "Where to train."}

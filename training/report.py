@@ -85,8 +85,8 @@ def render_report(content: ReportContent) -> str:
         title=content.title,
         scores=content.scores,
         figures={
-            "loss": loss_figure(*losses, step),
-            "accuracy": accuracy_figure(*qualities, step),
+            "loss": loss_figure(*losses, step) if history else None,
+            "accuracy": accuracy_figure(*qualities, step) if history else None,
             "confusion": confusion_figure(content.scores),
             "reliability": reliability_figure(content.scores.reliability),
         },

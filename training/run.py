@@ -38,6 +38,7 @@ from training.losses import balanced_weights
 from training.metrics import Scores, multi_label_scores, single_label_scores
 from training.options import TrainOptions
 from training.resume import forget, last_complete, step_of
+from training.trained import load_trained
 from training.trainer import Fit, FitData, FitPlan, fit
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def run(job: Job) -> Outcome:
     plan = _plan(job, model, data.train)
     _say(job, plan, data)
     with _progress() as progress:
-        done = _fit(job, model, data, plan, Bar(progress, steps=plan.steps))
+        done = _fit(job, model, data, plan, progress)
         advance = partial(progress.advance, progress.add_task("Examining", total=len(test)))
         logits = predict_logits(model, test, data.collate, advance=advance)
     if not np.isfinite(logits).all():
@@ -112,7 +113,10 @@ def run(job: Job) -> Outcome:
     )
 
 
-def _fit(job: Job, model: PreTrainedModel, data: FitData, plan: FitPlan, bar: Bar) -> Fit:
+def _fit(job: Job, model: PreTrainedModel, data: FitData, plan: FitPlan, progress: Progress) -> Fit:
+    if not plan.steps:
+        return Fit(steps=0, best_step=0, history=())
+    bar = Bar(progress, steps=plan.steps)
     if job.options.workers == 1:
         return fit(model, data, plan, bar)
     from training.workers import fit_over_workers
@@ -136,6 +140,8 @@ def _settings(job: Job, plan: FitPlan, data: FitData) -> dict[str, Any]:
 
 def _load(job: Job) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     tokenizer = load_tokenizer(job.base)
+    if job.options.iterations == 0:
+        return tokenizer, load_trained(job.base, task=job.info.task, labels=job.info.labels)
     # On a CPU in bfloat16 the fused attention's backward pass is far slower than plain products.
     eager = job.device == "cpu" and bf16_pays(job.device)
     model = load_classifier(
@@ -173,7 +179,9 @@ def _fit_data(job: Job, tokenizer: PreTrainedTokenizerFast, rows: EncodedRows) -
 def _plan(job: Job, model: PreTrainedModel, train: EncodedRows) -> FitPlan:
     options = job.options
     steps_per_epoch = math.ceil(len(train) / options.batch_size)
-    steps = options.iterations or math.ceil((options.epochs or DEFAULT_EPOCHS) * steps_per_epoch)
+    steps = math.ceil((options.epochs or DEFAULT_EPOCHS) * steps_per_epoch)
+    if options.iterations is not None:
+        steps = options.iterations
     if not options.resume:
         forget(job.work)
     return FitPlan(
@@ -207,6 +215,9 @@ def _max_length(wanted: int, tokenizer: PreTrainedTokenizerFast, model: PreTrain
 
 
 def _say(job: Job, plan: FitPlan, data: FitData) -> None:
+    if not plan.steps:
+        _log.info("Taking %s as it is.", job.base.model_id)
+        return
     workers = job.options.workers
     _log.info(
         "Training on %d rows, choosing the best weights by %d others of the train split; "

@@ -82,8 +82,7 @@ class TrainResult:
             f"[bold]Checkpoint {self.version.reference}[/]{said}, {metrics['rows']} test rows",
             numbers,
             _labels_table(metrics["per_label"]),
-            f"trained  {record['base_model']}, {record['steps']} steps "
-            f"(weights of step {record['best_step']}), {record['wall_s']:.0f} s",
+            _how(record),
             f"report   {self.folder / REPORT}",
             f"digest   {self.version.digest}",
         )
@@ -197,7 +196,8 @@ def _report(
     lineage: Mapping[str, str],
 ) -> str:
     content = ReportContent(
-        title=f"{record.dataset['name']}: {record.base_model}, fine-tuned",
+        title=f"{record.dataset['name']}: {record.base_model}, "
+        + ("fine-tuned" if record.steps else "as it is"),
         scores=outcome.scores,
         history=record.history,
         best_step=record.best_step,
@@ -243,6 +243,15 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:  # miniml itself, run from a checkout that is not installed
             continue
     return found
+
+
+def _how(record: Mapping[str, Any]) -> str:
+    if not record["steps"]:
+        return f"taken    {record['base_model']} as it is"
+    return (
+        f"trained  {record['base_model']}, {record['steps']} steps "
+        f"(weights of step {record['best_step']}), {record['wall_s']:.0f} s"
+    )
 
 
 def _labels_table(per_label: list[dict[str, Any]]) -> RichTable:
