@@ -129,11 +129,11 @@ def translated(uri: str) -> Iterator[None]:
     """MLflow's exceptions as ours: `NotFound`, `StoreUnavailable`, and a full disk as `OSError`."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException  # MLflow wraps it, except where it moves artifacts
-    from sqlalchemy.exc import SQLAlchemyError
 
+    known: tuple[type[Exception], ...] = (MlflowException, RequestException, *_database_errors())
     try:
         yield
-    except (MlflowException, RequestException, SQLAlchemyError) as error:
+    except known as error:
         if getattr(error, "error_code", None) in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
             raise NotFound(str(error)) from error
         if "database or disk is full" in str(error):
@@ -144,6 +144,15 @@ def translated(uri: str) -> Iterator[None]:
         raise StoreUnavailable(
             f"The registry at {place} does not work ({said}){advice}."
         ) from error
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    """SQLAlchemy's; none where only MLflow's client is installed, which knows no databases."""
+    try:
+        from sqlalchemy.exc import SQLAlchemyError
+    except ImportError:
+        return ()
+    return (SQLAlchemyError,)
 
 
 @contextmanager
