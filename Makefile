@@ -40,7 +40,7 @@ test: setup clients
 
 # Three nodes on this machine, and what may break under load: 20 minutes at most.
 test-cluster: setup
-	@timeout --kill-after 60 20m $(BIN)/pytest -m cluster tests/serving/cluster
+	@timeout --kill-after 60 20m $(BIN)/pytest -m cluster tests/serving/cluster/$(ONLY)
 
 # Clients of others' making, which the tests ask with; they want other libraries than ours.
 clients: .venv/clients/installed
@@ -96,9 +96,9 @@ COMPILE = $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emi
   --constraint requirements.lock --output-file deploy/docker/requirements
 image-locks: setup
 	@$(COMPILE)-build.lock deploy/docker/build.in
-	@$(COMPILE)-serve.lock --extra serving pyproject.toml
+	@$(COMPILE)-serve.lock --extra serving --extra resolving pyproject.toml
 	@# ONNX Runtime comes once: for GPUs.
-	@$(COMPILE)-serve-gpu.lock --extra serving-gpu --unsafe-package onnxruntime pyproject.toml
+	@$(COMPILE)-serve-gpu.lock --extra serving-gpu --extra resolving --unsafe-package onnxruntime pyproject.toml
 	@$(COMPILE)-load.lock --extra benchmarks pyproject.toml
 	@$(COMPILE)-jobs.lock --extra training --extra export --extra registry pyproject.toml
 	@sed -i -e 's/^\(torch==[0-9.]*\)+.*/\1/' -e '/^miniml @ /d' deploy/docker/requirements-*.lock
@@ -150,7 +150,7 @@ notes:
 	@grep -q . build/notes.md || { echo "docs/changelog.md has no part on $(TAG:v%=%)"; exit 1; }
 
 ci:
-	@bash .ci/run
+	@bash .ci/run $(PART)
 
 clean:
 	rm -rf .venv .miniml build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
