@@ -133,22 +133,22 @@ _stage(app, "transform", "training.options:TransformOptions", "training.transfor
 _stage(app, "train", "training.options:TrainOptions", "training.train:train")
 _stage(app, "export", "export.options:ExportOptions", "export.pipeline:export_package")
 _stage(app, "serve", "serving.options:ServeOptions", "serving.server:serve")
-_stage(app, "deploy", "serving.options:DeployOptions", "serving.deploying:deploy")
+_stage(app, "deploy", "serving.options:DeployOptions", "serving.rollout.deploying:deploy")
 _stage(app, "predict", "serving.options:PredictOptions", "serving.predict:predict")
-_stage(app, "top", "serving.options:TopOptions", "serving.top:top")
-_stage(app, "promote", "serving.options:PromoteOptions", "serving.promoting:promote")
-_stage(shadow_app, "report", "serving.options:ShadowOptions", "serving.shadow_commands:report")
-_stage(shadow_app, "start", "serving.options:StartShadowOptions", "serving.shadow_commands:start")
-_stage(shadow_app, "stop", "serving.options:ShadowOptions", "serving.shadow_commands:stop")
+_stage(app, "top", "serving.options:TopOptions", "serving.observing.top:top")
+_stage(app, "promote", "serving.options:PromoteOptions", "serving.shadow.promoting:promote")
+_stage(shadow_app, "report", "serving.options:ShadowOptions", "serving.shadow.commands:report")
+_stage(shadow_app, "start", "serving.options:StartShadowOptions", "serving.shadow.commands:start")
+_stage(shadow_app, "stop", "serving.options:ShadowOptions", "serving.shadow.commands:stop")
 _stage(app, "cost", "benchmarks.cost.options:CostOptions", "benchmarks.cost.run:run_cost")
-_stage(cache_app, "stats", "serving.options:CacheOptions", "serving.known:cache_stats")
-_stage(cache_app, "clear", "serving.options:CacheOptions", "serving.known:clear_cache")
+_stage(cache_app, "stats", "serving.options:CacheOptions", "serving.caching.commands:cache_stats")
+_stage(cache_app, "clear", "serving.options:CacheOptions", "serving.caching.commands:clear_cache")
 for _verb, _options, _function in (
     ("create", "CreateKeyOptions", "create"),
     ("list", "ListKeysOptions", "list_all"),
     ("revoke", "RevokeKeyOptions", "revoke"),
 ):
-    _stage(keys_app, _verb, f"serving.options:{_options}", f"serving.key_commands:{_function}")
+    _stage(keys_app, _verb, f"serving.options:{_options}", f"serving.access.commands:{_function}")
 for _verb, _options, _function in (
     ("inspect", "InspectOptions", "inspecting:inspect_package"),
     ("verify", "VerifyOptions", "verifying:verify_package"),

@@ -15,35 +15,35 @@ from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
+from serving.access.gate import Gate
+from serving.access.keys import KeyRing
 from serving.autoscaler import replicas_for
 from serving.calibration import calibrated_lanes
 from serving.canonical import refuse_unknown_code
-from serving.cluster_store import ClusterStore
 from serving.core import Core
 from serving.errors import EngineFailed, PackageError
-from serving.everywhere import AllReplicas, AllRollouts, ask_all
-from serving.gate import Gate
 from serving.gpu import default_streams, gpus_for
-from serving.keys import KeyRing
 from serving.lanes import Lanes, choose_lanes, usable_cores
-from serving.ledger import Ledger
 from serving.locate import locate, locate_apart, pin
+from serving.observing.replica_log import write_to_rays_file
+from serving.observing.traffic import Traffic
 from serving.package import PackageConfig, open_package, read_config
 from serving.protocols.replicas import Here
 from serving.protocols.surface import build_endpoint
-from serving.replica_log import write_to_rays_file
-from serving.rollout import Rollout
+from serving.rollout.cluster_store import ClusterStore
+from serving.rollout.everywhere import AllReplicas, AllRollouts, ask_all
+from serving.rollout.following import Rollout
+from serving.rollout.ledger import Ledger
+from serving.rollout.shelf import Loaded, Shelf
+from serving.rollout.starting import first_wanted, with_pinned_shadow
+from serving.rollout.wanted import Pinned, Wanted
+from serving.rollout.witness import Witness
 from serving.settings import ServeSettings
-from serving.shadow_report import ShadowState
-from serving.shelf import Loaded, Shelf
+from serving.shadow.report import ShadowState
 from serving.shortcut import MAX_ONGOING_REQUESTS
-from serving.starting import first_wanted, with_pinned_shadow
-from serving.traffic import Traffic
-from serving.wanted import Pinned, Wanted
-from serving.witness import Witness
 
 if TYPE_CHECKING:
-    from serving.models import Models
+    from serving.models.routing import Models
 
 _SWITCH_INTERVAL_S = 5e-4
 
@@ -122,7 +122,7 @@ class Encoder:
         """Refuse who comes from now on, answer who is here; how many are not answered in time."""
         return await self.miniml_endpoint.finish(within_s)
 
-    # What `serving.everywhere` asks each for.
+    # What `serving.rollout.everywhere` asks each for.
 
     async def cache_numbers(self) -> dict[str, float]:
         """Of this replica."""
@@ -184,8 +184,8 @@ class Encoder:
 
     def _several(self, shelf: Shelf, start: Wanted) -> "Models":
         # Memory that only those pay who serve several.
-        from serving.model_metrics import ModelMetrics
-        from serving.models import Models
+        from serving.models.metrics import ModelMetrics
+        from serving.models.routing import Models
 
         most_bytes = self._settings.models_bytes
         models = Models(shelf, start.models, self._load, most_bytes=most_bytes, gate=self._gate)
@@ -235,7 +235,7 @@ def _gate(settings: ServeSettings) -> Gate | None:
     """Who may come in; None is everybody."""
     if settings.keys is None:
         return None
-    from serving.metering import Meter  # memory that only those pay who use keys
+    from serving.access.metering import Meter  # memory that only those pay who use keys
 
     return Gate(KeyRing(Path(settings.keys)), Meter(settings.redis_url))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from serving.batcher import Batcher
-from serving.cache import Cache
+from serving.caching.cache import Cache
 from serving.cost import CostModel
 from serving.engine import Engine
 from serving.lanes import LanePool, Lanes
@@ -28,7 +28,7 @@ from serving.token_estimate import TokenEstimate
 from serving.work import Answer
 
 if TYPE_CHECKING:
-    from serving.spans import Spans
+    from serving.observing.spans import Spans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +214,7 @@ def _spans(settings: ServeSettings, replica: str) -> Spans | None:
     """What the settings want, or the environment; none unless they say where to."""
     if not settings.traced:
         return None
-    from serving.spans import Spans  # memory that only those pay who trace
+    from serving.observing.spans import Spans  # memory that only those pay who trace
 
     return Spans(settings.otlp_endpoint, share=settings.trace_share, replica=replica)
 
@@ -225,7 +225,9 @@ def _cache(batcher: Batcher, package: Package, settings: ServeSettings) -> Cache
         return None
     shared = None
     if settings.redis_url:
-        from serving.shared_cache import SharedCache  # memory that only those pay who use it
+        from serving.caching.shared_cache import (
+            SharedCache,  # memory that only those pay who use it
+        )
 
         shared = SharedCache(
             settings.redis_url, ttl_s=settings.cache_ttl_s, budget_ms=settings.redis_budget_ms

@@ -25,7 +25,7 @@ from serving.environment import (
 )
 from serving.errors import ServingError
 from serving.locate import pin
-from serving.log_file import STANDARD_OUTPUT
+from serving.observing.log_file import STANDARD_OUTPUT
 from serving.options import ServeOptions
 from serving.settings import ServeSettings, settings_for
 

@@ -23,9 +23,9 @@ from serving.protocols.calls import CALLS, SERVICE
 from serving.shortcut import MAX_ONGOING_REQUESTS, endpoint_here
 
 if TYPE_CHECKING:
-    from serving.models import Models
+    from serving.models.routing import Models
     from serving.protocols.asgi import Endpoint
-    from serving.shelf import Shelf
+    from serving.rollout.shelf import Shelf
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 _ASK_AGAIN_S = 0.1

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from serving.keys import Key
+from serving.access.keys import Key
 from serving.line import Priority
 
 OTHER = "other"  # the door of what comes in at none: pages, unknown paths, wrong methods
 _LONGEST_ID = 128
 if TYPE_CHECKING:  # for those who trace or compare; nobody else need know of it
+    from serving.observing.spans import Place
     from serving.reading import Reading
-    from serving.spans import Place
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 

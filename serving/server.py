@@ -29,13 +29,13 @@ from serving.errors import PackageError, PortInUse, ServingError
 from serving.gpu import gpus_for
 from serving.lanes import usable_cores
 from serving.locate import locate
-from serving.log_file import STANDARD_OUTPUT, open_sink
-from serving.log_relay import relayed
+from serving.observing.log_file import STANDARD_OUTPUT, open_sink
+from serving.observing.log_relay import relayed
 from serving.options import ServeOptions
 from serving.orphans import no_orphans
 from serving.package import read_config
+from serving.rollout.starting import first_wanted
 from serving.settings import ServeSettings, most_replicas, settings_for
-from serving.starting import first_wanted
 
 _log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 120.0

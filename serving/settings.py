@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, StringConstraints
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from serving.access.keys import is_loopback, keys_for
 from serving.amounts import share
 from serving.canonical import ALLOW_CODE
 from serving.errors import ServingError
-from serving.keys import is_loopback, keys_for
 from serving.locate import pin
-from serving.log_file import STANDARD_OUTPUT
+from serving.observing.log_file import STANDARD_OUTPUT
 from serving.options import Device, ServeOptions
 
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]

@@ -21,11 +21,11 @@ from starlette.middleware import Middleware
 from serving.request import id_for
 
 if TYPE_CHECKING:
-    from serving.models import Models
+    from serving.models.routing import Models
     from serving.protocols.asgi import AsgiApp, Endpoint, Message, Send
     from serving.protocols.headers import Headers
     from serving.protocols.leaving import Receive
-    from serving.shelf import Shelf
+    from serving.rollout.shelf import Shelf
 
 # Requests held open by one replica. The batcher refuses by milliseconds of work long before; this
 # only bounds sockets and memory.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from serving.access.gate import Gate
 from serving.core import Core
 from serving.errors import (
     NotReady,
@@ -22,7 +23,6 @@ from serving.errors import (
     TooLarge,
     WrongMethod,
 )
-from serving.gate import Gate
 from serving.protocols import oip
 from serving.protocols.asking import Door, Written
 from serving.protocols.classify import Classify

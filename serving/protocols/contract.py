@@ -18,8 +18,8 @@ from serving.protocols.inference import version_of
 from serving.protocols.lines import LINES
 from serving.protocols.native import PredictBody
 from serving.protocols.rendering import ErrorBody, PredictAnswer, ScoredLabel
-from serving.shadow_report import ShadowReport
-from serving.wanted import WantedChange
+from serving.rollout.wanted import WantedChange
+from serving.shadow.report import ShadowReport
 
 Json = dict[str, Any]
 _HEADERS = [

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from serving.access.gate import Gate
 from serving.core import Answered, Core
 from serving.errors import InternalError, ServingError
-from serving.gate import Gate
 from serving.protocols.asking import Asking
 from serving.request import Request
 

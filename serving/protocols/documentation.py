@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from serving.core import Core
 from serving.errors import ServingError, UnknownPath, WrongMethod
 from serving.lanes import Lanes
-from serving.metrics import CONTENT_TYPE
+from serving.observing.metrics import CONTENT_TYPE
 from serving.package import Package
 from serving.protocols.contract import add_contract
 from serving.protocols.desk import Desk
@@ -27,7 +27,7 @@ from serving.protocols.rendering import ErrorBody, write_error
 from serving.protocols.replicas import Replicas
 from serving.request import OTHER
 from serving.request import Request as Asking
-from serving.shadow_report import ShadowReport
+from serving.shadow.report import ShadowReport
 
 _PAGES = Path(__file__).parent.parent / "static"
 # Scripts and styles stand in the page, and it asks nobody but this server.

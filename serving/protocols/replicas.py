@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from serving.beside import Beside
-from serving.cache import Cache
+from serving.caching.cache import Cache
 from serving.core import Core
 from serving.errors import NoCache, NoShadow
-from serving.metrics import Metrics
-from serving.shadow_report import ShadowReport, ShadowState, reported
+from serving.observing.metrics import Metrics
+from serving.shadow.beside import Beside
+from serving.shadow.report import ShadowReport, ShadowState, reported
 
 
 class Replicas(Protocol):
     """One replica, or all of an application; of several, numbers are added up."""
 
     async def cache_numbers(self) -> dict[str, float]:
-        """Live numbers of `serving.cache.Cache`. Raises `NoCache` where none is kept."""
+        """Live numbers of `serving.caching.cache.Cache`. Raises `NoCache` where none is kept."""
         ...
 
     async def clear_cache(self) -> int:

@@ -8,11 +8,11 @@ import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
+from serving.access.keys import is_loopback
 from serving.errors import Forbidden, TooLarge, WrongMedia
-from serving.keys import is_loopback
 from serving.protocols.rendering import ErrorBody
+from serving.rollout.wanted import Wanted, WantedChange, read_change
 from serving.settings import ServeSettings
-from serving.wanted import Wanted, WantedChange, read_change
 
 _MAX_BYTES = 65_536
 _PATH = "/rollout"

@@ -16,10 +16,10 @@ from urllib.parse import unquote
 
 from grpc import StatusCode
 
+from serving.access.gate import Gate
+from serving.access.keys import Key
 from serving.core import Core
 from serving.errors import Forbidden, ServingError, TooLarge, UnknownModel
-from serving.gate import Gate
-from serving.keys import Key
 from serving.protocols import open_inference_pb2 as pb
 from serving.protocols.calls import CALLS, SERVICE
 from serving.protocols.desk import Desk

@@ -6,22 +6,22 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from serving.beside import Beside
+from serving.access.gate import Gate
 from serving.core import Core
-from serving.gate import Gate
-from serving.metrics import Metrics
+from serving.observing.metrics import Metrics
+from serving.observing.request_log import RequestLog
+from serving.observing.traffic import Traffic
 from serving.protocols.asgi import Endpoint
 from serving.protocols.desk import Desk, Observer
 from serving.protocols.documentation import build_documentation
 from serving.protocols.replicas import Here, Replicas
 from serving.protocols.rollout_door import Rollouts, add_rollout
-from serving.request_log import RequestLog
 from serving.settings import ServeSettings
-from serving.shadow_metrics import ShadowMetrics
-from serving.traffic import Traffic
+from serving.shadow.beside import Beside
+from serving.shadow.metrics import ShadowMetrics
 
 if TYPE_CHECKING:
-    from serving.tracing import Tracing
+    from serving.observing.tracing import Tracing
 
 
 def build_endpoint(  # noqa: PLR0913 - every one but the first two has a default that is right
@@ -67,7 +67,7 @@ def _numbers(core: Core, log: RequestLog | None) -> dict[str, float]:
 def _tracing(core: Core) -> Tracing | None:
     if core.spans is None:
         return None
-    from serving.tracing import Tracing  # memory that only those pay who trace
+    from serving.observing.tracing import Tracing  # memory that only those pay who trace
 
     return Tracing(core.spans, core.package)
 

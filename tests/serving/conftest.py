@@ -38,15 +38,15 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from export.mix import exam_mix
 from registry.artifact import Manifest, staged
+from serving.access.gate import Gate
+from serving.access.keys import KeyRing
+from serving.access.metering import Meter
 from serving.client import Client
 from serving.core import Core
 from serving.engine import Engine
 from serving.environment import free_ports
-from serving.gate import Gate
 from serving.grpc_door import Straight
-from serving.keys import KeyRing
 from serving.lanes import Lanes
-from serving.metering import Meter
 from serving.package import (
     CARD,
     CONFIG,
@@ -67,8 +67,8 @@ from serving.package import (
 from serving.protocols.asgi import Endpoint
 from serving.protocols.calls import CALLS
 from serving.protocols.surface import build_endpoint
+from serving.rollout.wanted import PinnedShare
 from serving.settings import ServeSettings
-from serving.wanted import PinnedShare
 
 WORDS = ("good", "bad", "soup", "staff", "cold", "warm", "not", "very", "the", "was", "and", "##s")
 LABELS = ("negative", "neutral", "positive")

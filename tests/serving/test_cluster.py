@@ -33,10 +33,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from playwright.sync_api import Route, sync_playwright
 
-from serving import shadow_commands
 from serving.client import Client, RemoteError
 from serving.deploy_file import grpc_options
-from serving.deploying import deploy
 from serving.engine import Engine
 from serving.environment import HAPROXY_PORTS, free_ports
 from serving.errors import PortInUse
@@ -46,7 +44,9 @@ from serving.package import Package
 from serving.protocols import open_inference_pb2 as pb
 from serving.protocols.calls import SERVICE
 from serving.protocols.rendering import Shown, document
+from serving.rollout.deploying import deploy
 from serving.server import ray_folder, refuse_taken_port, serve
+from serving.shadow import commands as shadow_commands
 from serving.work import Answer
 
 ROOT = Path(__file__).parent.parent.parent
@@ -510,7 +510,7 @@ def test_a_candidate_is_compared_under_load(
     """Every answer is the package's own, and the report is of what both say; its process ends with it."""
 
     def workers() -> list[psutil.Process]:
-        return [each for each in server.family() if "serving.shadow_worker" in each.cmdline()]
+        return [each for each in server.family() if "serving.shadow.worker" in each.cmdline()]
 
     shadow = StartShadowOptions(package=str(other.folder), share="50%", url=server.url)
     started = shadow_commands.start(shadow).report

@@ -21,10 +21,10 @@ import httpx
 import pytest
 
 from serving import errors
+from serving.access.keys import create_key
 from serving.core import Core
 from serving.environment import free_ports
 from serving.errors import ServingError, Unavailable
-from serving.keys import create_key
 from serving.lanes import Lanes
 from serving.package import Package
 from serving.protocols import open_inference_pb2 as pb

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.access.keys import create_key
 from serving.engine import Engine, prediction
-from serving.keys import create_key
 from serving.package import Package
 
 ROOT = Path(__file__).parent.parent.parent

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from serving.keys import create_key
+from serving.access.keys import create_key
 from serving.package import Package
 from serving.protocols.contract import request_errors
 

@@ -17,9 +17,9 @@ import pytest
 from grpc import StatusCode
 
 from serving import errors
+from serving.access.keys import create_key
 from serving.engine import Engine
 from serving.grpc_door import Straight, wait_ready
-from serving.keys import create_key
 from serving.package import Package
 from serving.protocols import open_inference_pb2 as pb
 from serving.protocols import rpc

@@ -1,0 +1,1 @@
+"""What operators see of a server: metrics, drift, the request log, traces, `miniml top`."""
