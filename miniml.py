@@ -36,10 +36,10 @@ app = typer.Typer(
 )
 
 
-def _group(name: str, told: str) -> typer.Typer:
+def _group(name: str, told: str, parent: typer.Typer = app) -> typer.Typer:
     """A command that has commands of its own."""
     group = typer.Typer(help=told, no_args_is_help=True)
-    app.add_typer(group, name=name)
+    parent.add_typer(group, name=name)
     return group
 
 
@@ -48,6 +48,7 @@ cache_app = _group("cache", "The answers that a server knows.")
 shadow_app = _group("shadow", "A candidate beside what is served.")
 keys_app = _group("keys", "API keys: who may ask, and how much.")
 registry_app = _group("registry", "Versions, aliases and lineage.")
+user_app = _group("user", "Who may ask the hub, and what.", registry_app)
 bench_app = _group("bench", "Load tests of an endpoint, and of the engine.")
 image_app = _group("image", "Container images of a package, and of the jobs.")
 job_app = _group("job", "What automated jobs hand to each other.")
@@ -181,9 +182,15 @@ for _verb, _options in (
     ("alias", "AliasOptions"),
     ("verify", "VerifyVersionOptions"),
     ("gc", "GcOptions"),
+    ("push", "PushOptions"),
+    ("fetch", "FetchVersionOptions"),
     ("ui", "RegistryUiOptions"),
+    ("serve", "ServeRegistryOptions"),
 ):
     _stage(registry_app, _verb, f"registry.options:{_options}", f"registry.commands:{_verb}_")
+_stage(user_app, "add", "registry.options:AddUserOptions", "registry.commands:add_user_")
+_stage(user_app, "list", "registry.options:ListUsersOptions", "registry.commands:list_users_")
+_stage(user_app, "remove", "registry.options:RemoveUserOptions", "registry.commands:remove_user_")
 _stage(image_app, "build", "deploy.options:ImageOptions", "deploy.docker.image:build_image")
 _stage(job_app, "fetch", "deploy.options:FetchOptions", "deploy.jobs.fetch:fetch_artifact")
 _stage(job_app, "summary", "deploy.options:SummaryOptions", "deploy.jobs.summary:summarise")

@@ -8,8 +8,6 @@ them.
 
 from __future__ import annotations
 
-import posixpath
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -25,6 +23,7 @@ from registry.connection import (
     embedded_uri,
     exclusive,
     open_client,
+    served_root,
     server_uri,
     store_exists,
     translated,
@@ -33,15 +32,25 @@ from registry.connection import (
 )
 from registry.errors import NotFound, StoreUnavailable
 from registry.reference import registered_name
-from registry.tags import KIND, METRICS, NAME, SEALED, is_sealed, metrics_tag, to_tags, to_version
+from registry.tags import (
+    KIND,
+    METRICS,
+    NAME,
+    SEALED,
+    is_sealed,
+    metrics_tag,
+    to_key,
+    to_tags,
+    to_version,
+)
 from registry.transfer import local_path
 from registry.version import Version, newest_first
 
 EXPERIMENT = "miniml"
+PROXIED = "mlflow-artifacts:"  # an artifact URI whose bytes pass through the server
 _PAGE = 1000
 _PARAMS_A_CALL, _METRICS_A_CALL = 100, 1000  # what MLflow takes in one request
-_PARAM_CHARS, _KEY_CHARS = 6000, 250  # the same
-_NOT_IN_A_KEY = re.compile(r"[^\w.\-: /]")
+_PARAM_CHARS = 6000  # the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +78,11 @@ class Backend:
 
     def start_run(self, *, name: str, recipe: str, manifest: Manifest) -> Run:
         """A run whose tags say what is about to be published."""
+        if self.root is not None and local_path(served_root()) is None:
+            raise StoreUnavailable(
+                f"This home is a hub's, whose bytes lie at {served_root()}; "
+                "publish through it (MLFLOW_TRACKING_URI)."
+            )
         with self.writing():
             run = self.client.create_run(
                 self._experiment_id(),
@@ -89,10 +103,10 @@ class Backend:
         from mlflow.entities import Metric, Param
 
         now_ms = int(time.time() * 1000)
-        pairs = [Param(_key(key), str(value)[:_PARAM_CHARS]) for key, value in params.items()]
+        pairs = [Param(to_key(key), str(value)[:_PARAM_CHARS]) for key, value in params.items()]
         last = max((step for _, step, _ in curves), default=0)  # MLflow shows the highest step
         points = [*curves, *((key, last, value) for key, value in metrics.items())]
-        values = [Metric(_key(key), float(value), now_ms, step) for key, step, value in points]
+        values = [Metric(to_key(key), float(value), now_ms, step) for key, step, value in points]
         with self.writing():
             for start in range(0, len(pairs), _PARAMS_A_CALL):
                 self.client.log_batch(run.run_id, params=pairs[start : start + _PARAMS_A_CALL])
@@ -133,27 +147,6 @@ class Backend:
             )
         return int(created.version)
 
-    def upload(self, run: Run, folder: Path, manifest: Manifest) -> None:
-        """Bring a sealed folder to a server that takes artifacts itself, and count what arrived."""
-        with translated(self.uri):
-            self.client.log_artifacts(run.run_id, str(folder), manifest.kind)
-            arrived = dict(self._sizes(run.run_id, manifest.kind))
-        for name, entry in manifest.files.items():
-            if arrived.get(f"{manifest.kind}/{name}") != entry.bytes:
-                raise StoreUnavailable(f"{name} did not arrive whole at {self.uri}; publish again.")
-
-    def download(self, version: Version, folder: Path) -> Path:
-        """The artifact of a version on the server, below *folder*; nothing is verified here."""
-        with translated(self.uri):
-            return Path(self.client.download_artifacts(version.run_id, version.kind, str(folder)))
-
-    def _sizes(self, run_id: str, path: str) -> Iterator[tuple[str, int]]:
-        for entry in self.client.list_artifacts(run_id, path):
-            if entry.is_dir:
-                yield from self._sizes(run_id, entry.path)
-            else:
-                yield entry.path, entry.file_size
-
     def set_alias(self, version: Version, alias: str) -> Version:
         """*version* with *alias*, which points at no other of the name any more."""
         with self.writing():
@@ -167,8 +160,26 @@ class Backend:
     def remove(self, registered: str, number: int, run_id: str) -> None:
         """Forget a version and its run, inside `writing`; MLflow never gives the number again."""
         self.client.delete_model_version(registered, str(number))
-        with suppress(NotFound), translated(self.uri):  # the run may be gone already
+        self.remove_run(run_id)
+
+    def remove_run(self, run_id: str) -> None:
+        """Forget a run, which may be gone already."""
+        with suppress(NotFound), translated(self.uri):
             self.client.delete_run(run_id)
+
+    def runs(self, *, before_ms: float) -> Iterator[Run]:
+        """Runs of publishers begun before then, whatever came of them."""
+        experiments = self.client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
+        begun = f"tags.`{KIND}` != '' and attributes.start_time < {before_ms:.0f}"
+        where = [experiment.experiment_id for experiment in experiments]
+        token = None
+        while where:
+            page = self.client.search_runs(where, begun, max_results=_PAGE, page_token=token)
+            for raw in page:
+                place = self.place(raw.info.artifact_uri, raw.info.run_id)
+                yield Run(run_id=raw.info.run_id, artifact_uri=place)
+            if not (token := page.token):
+                return
 
     def versions(self, *, kind: Kind | None = None, name: str | None = None) -> list[Version]:
         """Sealed versions, newest first."""
@@ -223,14 +234,24 @@ class Backend:
                 return found
 
     def _version(self, raw: Any, aliases: Mapping[str, str]) -> Version:
+        run_place, _, kind = raw.source.rpartition("/")
+        return to_version(raw, aliases=aliases, uri=f"{self.place(run_place, raw.run_id)}/{kind}")
+
+    def place(self, artifact_uri: str, run_id: str) -> str:
+        """Where the bytes of a run lie, as this process reaches them.
+
+        Embedded, not as it was recorded, for the whole home may have been moved. What was published
+        over HTTP, while `registry.hub` served this store, lies where the hub puts it. The other way
+        round, what was published beside a hub is found through it: its proxy begins at our root.
+        """
         if self.root is None:
-            return to_version(raw, aliases=aliases, uri=raw.source)
-        # Not the place as recorded, for the whole home may have been moved. What was published over
-        # HTTP, while `registry.ui` served this store, lies where that server puts it.
-        served = urlsplit(raw.source)
-        proxied = served.path.lstrip("/") if served.scheme == "mlflow-artifacts" else None
-        place = proxied or f"{raw.run_id}/artifacts/{raw.tags[KIND]}"
-        return to_version(raw, aliases=aliases, uri=str(self.root / place))
+            recorded = local_path(artifact_uri)
+            elsewhere = recorded is not None and not recorded.is_dir()
+            beside = elsewhere and self.uri.startswith("http")
+            return f"{PROXIED}/{run_id}/artifacts" if beside else artifact_uri
+        if artifact_uri.startswith(PROXIED):
+            return f"{served_root()}/{urlsplit(artifact_uri).path.lstrip('/')}"
+        return str(self.root / run_id / "artifacts")
 
     def _experiment_id(self) -> str:
         """The experiment of all our runs, whose folder is one that this process may write to.
@@ -270,9 +291,3 @@ def connect() -> Backend:
 def connect_to_read() -> Backend | None:
     """The store, or None where nothing was ever published; then MLflow is not even imported."""
     return connect() if store_exists() else None
-
-
-def _key(text: str) -> str:
-    """*text* as MLflow takes it for a metric or a param: a label may hold any character."""
-    clean = _NOT_IN_A_KEY.sub("_", text)[:_KEY_CHARS]
-    return posixpath.normpath(f"/{clean}").lstrip("/") or "_"  # it must read as a relative path

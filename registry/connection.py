@@ -1,7 +1,6 @@
 """The way to MLflow: which store, its first creation, its lock, and its errors in our words.
 
-MLflow takes seconds to import; it is imported inside these functions, and only `registry.backend`
-calls them.
+MLflow takes seconds to import; it is imported inside these functions.
 """
 
 from __future__ import annotations
@@ -14,10 +13,11 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from registry.errors import NotFound, StoreUnavailable
+from registry.errors import NotAllowed, NotFound, RegistryError, StoreUnavailable
 from registry.home import home
 
 # Set before MLflow reads them, and only where the user has not.
@@ -28,7 +28,9 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default 7 waits four minutes for a dead server
 }
 _ATTEMPTS = 10
+_REFUSALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _CREDENTIALS = re.compile(r"//[^/@]*@")
+_SERVERS_FAULT = re.compile(r"^5\d\d Server Error|too many 5\d\d error")
 
 
 def embedded_folder() -> Path:
@@ -41,6 +43,19 @@ def artifact_root() -> Path:
     return embedded_folder() / "artifacts"
 
 
+def hub_folder() -> Path:
+    """What `registry.hub` keeps beside the embedded store: users, secrets, its log."""
+    return embedded_folder() / "hub"
+
+
+def served_root() -> str:
+    """Where bytes lie that came over HTTP: a path, or the s3:// place that the hub keeps them in."""
+    try:
+        return (hub_folder() / "artifacts").read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return str(artifact_root())
+
+
 def server_uri() -> str | None:
     """The tracking server that the user named, or None for the embedded store."""
     return os.environ.get("MLFLOW_TRACKING_URI") or None
@@ -48,7 +63,7 @@ def server_uri() -> str | None:
 
 def embedded_uri() -> str:
     """The embedded database as SQLAlchemy names it."""
-    return _sqlite_uri(_database())
+    return sqlite_uri(_database())
 
 
 def store_exists() -> bool:
@@ -75,7 +90,7 @@ def create_embedded() -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         with translated(str(part)):
-            store: Any = SqlAlchemyStore(_sqlite_uri(part), artifact_root().as_uri())  # type: ignore[no-untyped-call]
+            store: Any = SqlAlchemyStore(sqlite_uri(part), artifact_root().as_uri())
             store.engine.dispose()
         part.rename(database)
 
@@ -126,7 +141,7 @@ def exclusive() -> Iterator[None]:
 
 @contextmanager
 def translated(uri: str) -> Iterator[None]:
-    """MLflow's exceptions as ours: `NotFound`, `StoreUnavailable`, and a full disk as `OSError`."""
+    """MLflow's exceptions as ours: `NotFound`, `NotAllowed`, `StoreUnavailable`, and a full disk as `OSError`."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException  # MLflow wraps it, except where it moves artifacts
 
@@ -138,12 +153,64 @@ def translated(uri: str) -> Iterator[None]:
             raise NotFound(str(error)) from error
         if "database or disk is full" in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), uri) from error
-        place = _CREDENTIALS.sub("//", uri)
-        said = _CREDENTIALS.sub("//", str(error)).strip().partition("\n")[0]
-        advice = "" if server_uri() is None else "; check MLFLOW_TRACKING_URI"
-        raise StoreUnavailable(
-            f"The registry at {place} does not work ({said}){advice}."
-        ) from error
+        raise _in_our_words(error, uri) from error
+
+
+def _in_our_words(error: Exception, uri: str) -> RegistryError:
+    """One sentence, which never holds a password."""
+    place = without_password(uri)
+    said = without_password(str(error)).strip().partition("\n")[0].rstrip(".")
+    status = _status(error)
+    if status in _REFUSALS and _is_of_the_bucket(error):
+        return StoreUnavailable(
+            f"The registry at {place} is not let into its bucket; "
+            "who runs it has to mend the credentials there."
+        )
+    if status == HTTPStatus.UNAUTHORIZED:
+        return NotAllowed(
+            f"The registry at {place} does not know this user and password; check "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        )
+    if status == HTTPStatus.FORBIDDEN and "Host header" in said:
+        return StoreUnavailable(
+            f"The server at {place} does not take that name for its own; start it with the name in "
+            "MLFLOW_SERVER_ALLOWED_HOSTS, or use one that it takes."
+        )
+    if status == HTTPStatus.FORBIDDEN:
+        return NotAllowed(
+            f"The registry at {place} does not let {_who()} do this ({said}); "
+            "ask who runs it (miniml registry user add)."
+        )
+    advice = ""
+    if _SERVERS_FAULT.search(said):
+        advice = "; its own log says why"
+    elif server_uri() is not None:
+        advice = "; check MLFLOW_TRACKING_URI"
+    return StoreUnavailable(f"The registry at {place} does not work ({said}){advice}.")
+
+
+def _is_of_the_bucket(error: Any) -> bool:
+    """Whether a refusal is one that MLflow passes on, as JSON; its own are plain text."""
+    response = getattr(error, "response", None)
+    return response is not None and "json" in response.headers.get("content-type", "")
+
+
+def _status(error: Any) -> int | None:
+    """The HTTP status behind an error of MLflow or requests; None where there is none."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return int(response.status_code)
+    status = getattr(error, "get_http_status_code", None)
+    return None if status is None else int(status())
+
+
+def _who() -> str:
+    return os.environ.get("MLFLOW_TRACKING_USERNAME") or "who asks"
+
+
+def without_password(text: str) -> str:
+    """*text* with what stands before the @ of its URLs left out."""
+    return _CREDENTIALS.sub("//", text)
 
 
 def _database_errors() -> tuple[type[Exception], ...]:
@@ -189,7 +256,8 @@ def _database() -> Path:
     return embedded_folder() / "mlflow.db"
 
 
-def _sqlite_uri(path: Path) -> str:
+def sqlite_uri(path: Path) -> str:
+    """A database as SQLAlchemy names it. Raises `StoreUnavailable` for a path that MLflow misreads."""
     if "%" in str(path) or "?" in str(path):  # MLflow reads them as parts of a URL, here and there
         raise StoreUnavailable(f"{path} has a % or ? in it; set MINIML_HOME to a path without.")
     return f"sqlite:///{path}"

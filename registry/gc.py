@@ -19,10 +19,12 @@ from typing import Any
 from rich.console import Group, RenderableType
 
 from registry.artifact import STAGING_SUFFIX
-from registry.backend import Backend, connect_to_read
+from registry.backend import Backend, Run, connect_to_read
 from registry.errors import BadReference
 from registry.home import home
+from registry.places import drop
 from registry.reference import registered_name
+from registry.transfer import local_path
 from registry.version import Version, newest_first, newest_of_name, versions_table
 
 STALE_S = 24 * 3600
@@ -33,8 +35,8 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 class GcResult:
     """What was removed, or with dry_run what would be.
 
-    folders: stale staging and work folders and bytes of publishing that never finished.
-    freed_bytes: on this machine; a server frees its own.
+    folders: stale staging and work folders, and places of publishing that never finished.
+    freed_bytes: on this machine; what lies elsewhere is not counted.
     """
 
     removed: tuple[Version, ...]
@@ -65,44 +67,62 @@ class GcResult:
 def gc(*, keep: int = 3, dry_run: bool = False) -> GcResult:
     """Remove versions that nothing needs (see `doomed`), their bytes, and stale leavings.
 
-    On a server, versions and runs are removed and bytes are left to `mlflow gc` there.
+    On a server, bytes are removed through it. Raises `NotAllowed` to who may only publish there.
     """
     if keep < 1:
         raise BadReference(f"keep is {keep}, but the newest version of a name always stays.")
     backend = connect_to_read()
     versions: list[Version] = []
     removed: list[Version] = []
+    leavings: list[Run] = []
     if backend is not None:
         with backend.writing():  # no alias may be set between the decision and the removal
             versions = backend.versions()
             removed = doomed(versions, keep=keep)
+            leavings = _leavings(backend, versions)
             if not dry_run:
-                _forget(backend, removed)
+                _forget(backend, removed, leavings)
     folders = stale_folders(home())
-    bytes_of_removed: list[Path] = []
     if backend is not None and backend.root is not None:
-        bytes_of_removed = [Path(version.uri).parents[1] for version in removed]
         folders += _orphans(backend.root, versions)
-    freed_bytes = sum(size_bytes(folder) for folder in (*bytes_of_removed, *folders))
-    if not dry_run:
-        for folder in (*bytes_of_removed, *folders):  # after the records: no version without bytes
+    here = [path.parents[1] for version in removed if (path := local_path(version.uri))]
+    away = [version.uri.rpartition("/")[0] for version in removed if not local_path(version.uri)]
+    left = [run.artifact_uri for run in leavings if not local_path(run.artifact_uri)]
+    freed_bytes = sum(size_bytes(folder) for folder in (*here, *folders))
+    if not dry_run:  # after the records: no version without bytes
+        for folder in (*here, *folders):
             remove_folder(folder)
+        for place in (*away, *left):
+            assert backend is not None, f"{place} is of no registry; this is a bug"
+            drop(backend, place)
     return GcResult(
         removed=tuple(removed),
-        folders=tuple(str(folder) for folder in folders),
+        folders=tuple(map(str, (*folders, *left))),
         freed_bytes=freed_bytes,
         kept_versions=len(versions) - len(removed),
         dry_run=dry_run,
     )
 
 
-def _forget(backend: Backend, removed: Iterable[Version]) -> None:
-    """Remove records: of *removed*, and of versions never sealed by a publisher dead for a day."""
+def _forget(backend: Backend, removed: Iterable[Version], leavings: Iterable[Run]) -> None:
+    """Remove records: of *removed*, of versions never sealed by a publisher dead for a day, of runs."""
     for version in removed:
         backend.remove(registered_name(version.kind, version.name), version.number, version.run_id)
     for raw in backend.unsealed():
-        if time.time() - raw.creation_timestamp / 1000 > STALE_S:
+        if raw.creation_timestamp < _stale_ms():
             backend.remove(raw.name, int(raw.version), raw.run_id)
+    for run in leavings:
+        backend.remove_run(run.run_id)
+
+
+def _leavings(backend: Backend, versions: Iterable[Version]) -> list[Run]:
+    """Runs begun more than a day ago that never became a version; their bytes may lie anywhere."""
+    owned = {version.run_id for version in versions}
+    return [run for run in backend.runs(before_ms=_stale_ms()) if run.run_id not in owned]
+
+
+def _stale_ms() -> float:
+    return (time.time() - STALE_S) * 1000
 
 
 def _orphans(root: Path, versions: Iterable[Version]) -> list[Path]:

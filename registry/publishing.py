@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from registry.artifact import Manifest, verify
+from registry.artifact import verify
 from registry.backend import Backend, Run, connect
 from registry.errors import RegistryError
+from registry.places import bring
 from registry.reference import check_alias, check_name
-from registry.transfer import copy_in, local_path, upload_objects
 from registry.version import Version
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def publish(  # noqa: PLR0913  # one noun a version is made of, each with a defa
     run = backend.start_run(name=name, recipe=recipe, manifest=manifest)
     with _failing(backend, run):
         backend.log(run, params=params or {}, metrics=metrics or {}, curves=curves)
-        _upload(backend, run, folder, manifest)
+        bring(backend, run, folder, manifest)
         number = backend.register(
             run, name=name, recipe=recipe, manifest=manifest, metrics=metrics or {}
         )
@@ -69,14 +69,3 @@ def _failing(backend: Backend, run: Run) -> Iterator[None]:
         with suppress(RegistryError, OSError):  # the first error is the one to tell
             backend.end_run(run, status="FAILED")
         raise
-
-
-def _upload(backend: Backend, run: Run, folder: Path, manifest: Manifest) -> None:
-    """Bring the bytes to the run's place, all of them, before anything names them."""
-    uri = f"{run.artifact_uri}/{manifest.kind}"
-    if (target := local_path(uri)) is not None:
-        copy_in(folder, target, manifest)
-    elif uri.startswith("s3://"):
-        upload_objects(folder, uri, manifest)
-    else:
-        backend.upload(run, folder, manifest)

@@ -19,7 +19,9 @@ from registry.artifact import MANIFEST, Kind, Manifest, read_manifest
 from registry.backend import Backend, connect, connect_to_read
 from registry.errors import BadReference, CorruptArtifact, NotFound, RegistryError
 from registry.gc import GcResult, gc
+from registry.hub import serve, ui
 from registry.lineage import ancestors, lineage_of
+from registry.places import take
 from registry.publishing import publish
 from registry.reference import (
     LatestReference,
@@ -31,6 +33,7 @@ from registry.reference import (
     parse,
 )
 from registry.transfer import (
+    cache_folder,
     cached,
     download_objects,
     download_verified,
@@ -38,7 +41,6 @@ from registry.transfer import (
     read_object_manifest,
     verified,
 )
-from registry.ui import ui
 from registry.version import Version, newest_of_name, versions_table
 
 __all__ = [
@@ -47,11 +49,13 @@ __all__ = [
     "fetch",
     "find",
     "gc",
+    "kept",
     "lineage",
     "lineage_tree",
     "list_versions",
     "publish",
     "resolve",
+    "serve",
     "set_alias",
     "ui",
     "verify_version",
@@ -92,6 +96,14 @@ def fetch(version: Version) -> Path:
     if (folder := local_path(version.uri)) is not None:
         return verified(folder, kind=version.kind, digest=version.digest)
     return cached(version.digest, kind=version.kind, download=partial(_download, version))
+
+
+def kept(digest: str, *, kind: Kind) -> Path | None:
+    """The verified copy that an earlier `fetch` left of what *digest* names; no registry is asked."""
+    try:
+        return verified(cache_folder(digest), kind=kind, digest=digest)
+    except (NotFound, CorruptArtifact):
+        return None
 
 
 def verify_version(reference: str, *, kind: Kind) -> Version:
@@ -207,9 +219,9 @@ def _some(items: Iterable[str]) -> str:
 
 
 def _download(version: Version, target: Path) -> Path:
-    if version.uri.startswith("s3://"):
+    if version.uri.startswith("s3://"):  # a place that may stand in no registry
         return download_objects(version.uri, target)
-    return connect().download(version, target)
+    return take(connect(), version, target)
 
 
 def _is_there(version: Version) -> bool:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import posixpath
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +18,8 @@ from registry.version import Version
 
 KIND, NAME, DIGEST, RECIPE = "miniml.kind", "miniml.name", "miniml.digest", "miniml.recipe"
 METRICS, SEALED, LINEAGE = "miniml.metrics", "miniml.sealed", "miniml.lineage."
+_KEY_CHARS = 250  # what MLflow takes
+_NOT_IN_A_KEY = re.compile(r"[^\w.\-: /]")
 
 
 def to_tags(*, name: str, recipe: str, manifest: Manifest) -> dict[str, str]:
@@ -27,6 +31,12 @@ def to_tags(*, name: str, recipe: str, manifest: Manifest) -> dict[str, str]:
 def metrics_tag(metrics: Mapping[str, float]) -> str:
     """JSON of the finite ones: JSON has no word for the others."""
     return json.dumps({key: float(value) for key, value in metrics.items() if math.isfinite(value)})
+
+
+def to_key(text: str) -> str:
+    """*text* as MLflow takes it for a metric or a param: a label may hold any character."""
+    clean = _NOT_IN_A_KEY.sub("_", text)[:_KEY_CHARS]
+    return posixpath.normpath(f"/{clean}").lstrip("/") or "_"  # it must read as a relative path
 
 
 def is_sealed(raw: Any) -> bool:

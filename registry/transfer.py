@@ -29,6 +29,7 @@ from registry.artifact import (
 )
 from registry.errors import CorruptArtifact, NotFound, StoreUnavailable
 from registry.home import home
+from registry.progress import moving
 
 _log = logging.getLogger(__name__)
 
@@ -65,13 +66,18 @@ def copy_in(source: Path, target: Path, manifest: Manifest) -> None:
         staging.rename(target)
 
 
+def cache_folder(digest: str) -> Path:
+    """Where the local copy of what *digest* names is, or would be."""
+    return home() / "cache" / digest
+
+
 def cached(digest: str, *, kind: Kind, download: Callable[[Path], Path]) -> Path:
     """The verified local copy of what *digest* names, downloaded when it is not there yet.
 
     *download* fills the empty folder it is given and returns where in it the artifact lies. Several
     processes may do this at once: each downloads for itself, and equal bytes make it harmless.
     """
-    target = home() / "cache" / digest
+    target = cache_folder(digest)
     try:
         return verified(target, kind=kind, digest=digest)
     except NotFound:
@@ -91,7 +97,7 @@ def cached(digest: str, *, kind: Kind, download: Callable[[Path], Path]) -> Path
 
 def download_verified(digest: str, *, kind: Kind, download: Callable[[Path], Path]) -> None:
     """Download what *digest* names, verify it, and drop it: a proof, whatever the cache holds."""
-    with _staging(home() / "cache" / digest) as staging:
+    with _staging(cache_folder(digest)) as staging:
         verified(download(staging), kind=kind, digest=digest)
 
 
@@ -100,25 +106,38 @@ def read_object_manifest(uri: str) -> Manifest:
     with tempfile.TemporaryDirectory() as folder:
         with _objects(uri) as files:
             files.get_file(f"{uri}/{MANIFEST}", str(Path(folder) / MANIFEST))
-        try:
-            return read_manifest(Path(folder))
-        except CorruptArtifact as error:
-            message = f"{uri}/{MANIFEST} cannot be read; publish the artifact again."
-            raise CorruptArtifact(message) from error
+        return read_fetched_manifest(Path(folder), uri)
+
+
+def read_fetched_manifest(folder: Path, uri: str) -> Manifest:
+    """The manifest that came from *uri* into *folder*. Raises `CorruptArtifact`, naming *uri*."""
+    try:
+        return read_manifest(folder)
+    except CorruptArtifact as error:
+        message = f"{uri}/{MANIFEST} cannot be read; publish the artifact again."
+        raise CorruptArtifact(message) from error
+
+
+def inside(folder: Path, name: str, uri: str) -> Path:
+    """Where *name* of the manifest at *uri* goes in *folder*. Raises `CorruptArtifact` if nowhere."""
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise CorruptArtifact(f"{uri}: {name!r} would be written out of the folder.")
+    path = folder / relative
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def download_objects(uri: str, folder: Path) -> Path:
     """Fill *folder* with the sealed folder at *uri*: what its manifest lists, and its signature."""
     manifest = read_object_manifest(uri)
     _log.info("Downloading %s (%.0f MB)", uri, manifest.total_bytes / 1e6)
-    with _objects(uri) as files:
+    told = f"Downloading {manifest.kind}"
+    with _objects(uri) as files, moving(told, manifest.total_bytes) as moved:
         for name in (*manifest.files, MANIFEST):
-            relative = PurePosixPath(name)
-            if relative.is_absolute() or ".." in relative.parts:
-                raise CorruptArtifact(f"{uri}: {name!r} would be written out of the folder.")
-            path = folder / relative
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path = inside(folder, name, uri)
             files.get_file(f"{uri}/{name}", str(path))
+            moved(path.stat().st_size)
         # Without the right to list, S3 forbids what is not there. No signature is never a good one.
         with suppress(FileNotFoundError, PermissionError):
             files.get_file(f"{uri}/{SIGNATURE}", str(folder / SIGNATURE))
@@ -127,9 +146,27 @@ def download_objects(uri: str, folder: Path) -> Path:
 
 def upload_objects(source: Path, uri: str, manifest: Manifest) -> None:
     """Put a sealed folder to *uri*, manifest last, so that a broken upload is no artifact."""
-    with _objects(uri) as files:
+    told = f"Uploading {manifest.kind}"
+    with _objects(uri) as files, moving(told, manifest.total_bytes) as moved:
         for name in files_to_copy(source, manifest):
             files.put_file(str(source / name), f"{uri}/{name}")
+            moved((source / name).stat().st_size)
+
+
+def remove_objects(uri: str) -> None:
+    """Remove all below *uri*; there may be nothing any more."""
+    with suppress(NotFound), _objects(uri) as files:
+        files.rm(uri, recursive=True)
+
+
+def require_bucket(uri: str) -> None:
+    """Raise `NotFound` or `StoreUnavailable` unless the bucket of *uri* can be listed there."""
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    try:
+        with _objects(uri) as files:
+            files.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{prefix}/", MaxKeys=1)
+    except NotFound as error:
+        raise NotFound(f"There is no bucket {bucket!r}; make it, or choose another.") from error
 
 
 @contextmanager

@@ -19,9 +19,12 @@ _FETCH_S = 1800.0  # a large package from a distant bucket
 def locate(reference: str, *, digest: str | None = None) -> tuple[Path, str]:
     """The folder and the digest that *reference* names now.
 
-    digest: refuse any other. A path needs no registry, so none is imported. Raises `PackageError`
-    or a registry error with one sentence.
+    digest: refuse any other; a copy of it that was fetched before is taken without asking the
+    registry, which may be away. A path needs no registry, so none is imported. Raises
+    `PackageError` or a registry error with one sentence.
     """
+    if digest is not None and (copy := _kept(reference, digest)) is not None:
+        return copy, digest
     folder, found = _locate(reference)
     if digest is not None and found != digest:
         raise PackageError(
@@ -29,6 +32,14 @@ def locate(reference: str, *, digest: str | None = None) -> tuple[Path, str]:
             " name the package that was meant, or its digest anew."
         )
     return folder, found
+
+
+def _kept(reference: str, digest: str) -> Path | None:
+    if Path(reference).is_dir():
+        return None
+    from registry import store
+
+    return store.kept(digest, kind="package")
 
 
 def _locate(reference: str) -> tuple[Path, str]:

@@ -17,7 +17,9 @@ COMMANDS = (
     ["package", "inspect"], ["package", "verify"], ["package", "diff"],
     ["shadow", "report"], ["shadow", "start"], ["shadow", "stop"], ["promote"],
     ["package", "bench"], ["registry", "list"], ["registry", "show"], ["registry", "alias"],
-    ["registry", "verify"], ["registry", "gc"], ["registry", "ui"],
+    ["registry", "verify"], ["registry", "gc"], ["registry", "ui"], ["registry", "serve"],
+    ["registry", "push"], ["registry", "fetch"], ["registry", "user", "add"],
+    ["registry", "user", "list"], ["registry", "user", "remove"],
     ["image", "build"], ["job", "fetch"], ["job", "summary"],
 )  # fmt: skip
 
@@ -72,6 +74,10 @@ def test_json_is_one_document_last_on_stdout(tmp_path: Path) -> None:
         (["predict", "a text", "--output", "there"], "--input"),
         (["bench", "load", "--url", "http://127.0.0.1:9"], "127.0.0.1:9"),
         (["registry", "show", "nothing"], "nothing"),
+        (["registry", "fetch", "nothing", "--output", "there"], "nothing"),
+        (["registry", "push", "no/such/folder", "--name", "mine"], "no/such/folder"),
+        (["registry", "ui", "--host", "0.0.0.0"], "miniml registry serve"),
+        (["registry", "user", "list"], "MLFLOW_TRACKING_URI"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import dataclasses
 import json
 import re
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from deploy.compose.prepare import prepare
+from registry.access import authorize
 from serving.options import ServeOptions
 
 ROOT = Path(__file__).parent.parent.parent
@@ -120,6 +122,19 @@ def test_the_server_knows_its_options() -> None:
 
     assert (verb, model) == ("serve", "/model")
     assert [option for option in told if option.split("=")[0] not in flags] == []
+
+
+def test_mlflow_asks_who_is_there() -> None:
+    """It runs the rules of `miniml registry serve`, and no password stands in its arguments."""
+    service, settings = SERVICES["mlflow"], configparser.ConfigParser()
+    settings.read(COMPOSE / "access.ini", encoding="utf-8")
+    rules = f"{service['environment']['PYTHONPATH']}/access.py"
+
+    assert "--app-name=basic-auth" in service["command"]
+    assert f"../../registry/access.py:{rules}:ro" in service["volumes"]
+    assert settings["mlflow"]["authorization_function"] == f"access:{authorize.__name__}"
+    assert settings["mlflow"]["default_permission"] == "READ"
+    assert "PASSWORD" not in " ".join(service["command"])
 
 
 def test_prometheus_is_told_the_same() -> None:

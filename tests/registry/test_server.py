@@ -12,6 +12,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -176,6 +177,24 @@ def test_bytes_that_came_over_http_are_the_embedded_stores_too(
     assert first in store.gc(keep=1).removed
     assert not Path(first.uri).exists()
     store.fetch(second)
+
+
+def test_what_was_published_beside_a_page_comes_through_it(
+    page: tuple[str, Path],
+    make_artifact: MakeArtifact,
+    monkeypatch: pytest.MonkeyPatch,
+    miniml_home: Path,
+) -> None:
+    """A machine without the page's disk finds there what was never sent over HTTP."""
+    url, home = page
+    folder = make_artifact()
+    monkeypatch.setenv("MINIML_HOME", str(home))
+    version = store.publish(folder, name="beside")
+    monkeypatch.setenv("MINIML_HOME", str(miniml_home))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+    place = f"mlflow-artifacts:/{version.run_id}/artifacts/package"  # see `Backend.place`
+
+    assert verify(store.fetch(replace(version, uri=place))) == verify(folder)
 
 
 @pytest.mark.usefixtures("server")

@@ -1,6 +1,7 @@
 """Run in a process of its own by conftest's `publisher`: publish, and die where told to.
 
 home, folder, name: what to publish. times: how often. barrier: where to meet the others first.
+environment: more of it, as who one is at a hub.
 die_at: the process sends itself SIGKILL at this event, counted over calls and returns in our
 registry and in MLflow's stores. count_to: a file for how many events there were.
 """
@@ -31,6 +32,7 @@ def count(frame: FrameType, _event: str, _argument: object) -> None:
 
 
 os.environ["MINIML_HOME"] = options["home"]
+os.environ.update(options.get("environment", {}))
 if uri := options.get("tracking_uri"):
     os.environ["MLFLOW_TRACKING_URI"] = uri
 if barrier := options.get("barrier"):
