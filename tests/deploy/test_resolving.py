@@ -102,7 +102,7 @@ def test_a_package_comes_from_a_registry_over_http(
     folder = Path(locate("models:/reviews@champion", version.digest))
     assert verify(folder) == verify(package)
     assert "not 000000000000 as was asked for" in locate("reviews@champion", "0" * 64)
-    assert "No package named 'others'" in locate("others@champion", version.digest)
+    assert "No package named 'others'" in locate("others@champion", "1" * 64)
 
 
 def test_a_package_comes_from_s3(package: Path, locate: Locate) -> None:
