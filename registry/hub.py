@@ -130,10 +130,10 @@ def _tell(address: Address, secrets: Secrets | None) -> None:
         return
     if secrets.are_new and sys.stderr.isatty():  # a terminal's scrollback, never a log
         sys.stderr.write(f"The password of {ADMIN}, told this once: {secrets.admin_password}\n")
-    _log.info("It is kept in %s; %s adds names: miniml registry user add.", secrets.path, ADMIN)
+    _log.info("The password of %s, who adds names, is in %s.", ADMIN, secrets.path)
     if address.url.startswith("http://"):
         _log.info("Passwords travel unencrypted: --certificate, or TLS in front, ends that.")
-    _log.info("On another machine:")
+    _log.info("On another machine, by a name of `miniml registry user add NAME`:")
     _log.info("  export MLFLOW_TRACKING_URI=%s", address.url)
     _log.info("  export MLFLOW_TRACKING_USERNAME=NAME MLFLOW_TRACKING_PASSWORD=...")
 

@@ -66,7 +66,11 @@ def list_users() -> list[HubUser]:
 
 def remove_user(name: str) -> None:
     """Let nobody in by that name any more. Raises `NotFound`."""
-    _ask("DELETE", f"{_USERS}/delete", json={"username": name})
+    try:
+        _ask("DELETE", f"{_USERS}/delete", json={"username": name})
+    except NotFound as error:
+        there = ", ".join(user.name for user in list_users())
+        raise NotFound(f"There is no user {name!r}; there are: {there}.") from error
 
 
 def _may(user: Any) -> May:

@@ -34,7 +34,7 @@ import yaml
 from registry import store
 from registry.artifact import staged
 from serving.environment import free_ports
-from serving.keys import create_key
+from serving.access.keys import create_key
 
 ROOT = Path(__file__).parent.parent.parent
 RUNBOOK, MIGRATION, K8S = ROOT / "docs/runbook", ROOT / "docs/migration", ROOT / "deploy/k8s"

@@ -129,7 +129,7 @@ def test_users_come_and_go(become: Become, hub: Hub) -> None:
         store.list_versions()
     become("admin")
     users.remove_user("carl")
-    with pytest.raises(NotFound, match="carl"):
+    with pytest.raises(NotFound, match="no user 'carl'; there are: admin, anna, bob"):
         users.remove_user("carl")
     become("carl", password=again.password)
 
