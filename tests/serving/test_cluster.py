@@ -734,7 +734,7 @@ def test_the_written_config_is_the_same_app(
     """`serve run` on it answers as `miniml serve`, with the same /info, behind HAProxy too.
 
     Beside the first model it has another, which every way leads to that names it, in all replicas' numbers.
-    In the home of the first, where the lanes found are remembered: found twice they may differ.
+    Lanes are each one's own: where the first could not measure them, nothing was remembered.
     """
     same_home = str(server.home / ".miniml")
     traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}  # as the first is
@@ -760,6 +760,8 @@ def test_the_written_config_is_the_same_app(
         running.left()
 
     assert theirs.pop("now").keys() == ours.pop("now").keys()
+    cores = [each["count"] * each["threads"] for each in (theirs.pop("lanes"), ours.pop("lanes"))]
+    assert cores[0] == cores[1]
     models = [(model["name"], model["loaded"]) for model in theirs.pop("models")]
     assert models == [("tiny", True), ("topics", False)]
     assert theirs == ours
