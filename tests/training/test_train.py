@@ -29,16 +29,6 @@ from training.train import TrainResult, train
 STEPS = 60
 
 
-@pytest.fixture(scope="module", autouse=True)
-def module_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One home for all of this file: a new registry for each test would take seconds."""
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MINIML_HOME", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield folder
-
-
 @pytest.fixture(autouse=True)
 def miniml_home(module_home: Path) -> Path:
     """Instead of the fresh home that every test has elsewhere."""

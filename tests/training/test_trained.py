@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,6 @@ from training.options import TrainOptions
 from training.train import TrainResult, train
 
 TEXTS = ("a red house", "green grass over the hill", "the blue sea and a red boat")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def module_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One registry for all of this file."""
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MINIML_HOME", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield folder
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +40,7 @@ def options(colours: Path, tiny_bert: Path) -> TrainOptions:
 @pytest.fixture(scope="module")
 def trained(options: TrainOptions, module_home: Path) -> TrainResult:
     """A model of ours, which plays somebody else's."""
-    assert module_home.is_dir()
-    return train(options)
+    return train(replace(options, output=module_home / "ours"))
 
 
 def theirs(trained: TrainResult, target: Path, names: dict[int, str], order: list[int]) -> Path:
