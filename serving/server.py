@@ -208,8 +208,9 @@ def _listen(options: ServeOptions) -> None:
         )
     except RayError as error:
         raise ServingError(
-            "Ray Serve did not come up; is the machine overloaded?",
-            hint="Try again when it is quieter.",
+            f"Ray Serve did not come up at {options.host}:{options.port}.",
+            hint="Somebody else may listen there since this began, or the machine is overloaded:"
+            " look who has the port, and try again when it is quieter.",
         ) from error
 
 

@@ -59,16 +59,6 @@ def loggers_as_they_were() -> Iterator[None]:
         each.setLevel(own_level)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A room's tests stay in one process where several share the work (`make test`).
-
-    So what is made once a session, a Ray or a trained checkpoint, is made once in all.
-    """
-    for item in items:
-        room = item.path.relative_to(Path(__file__).parent).parts[0]
-        item.add_marker(pytest.mark.xdist_group(room))
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """On CI a skip is a failure: everything a test needs is installed by `.ci/run`."""

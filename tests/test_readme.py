@@ -20,9 +20,9 @@ import pytest
 from docs.checks import blocks
 from docs.shell import whole_lines
 from serving.client import Client
+from serving.environment import free_ports
 
 ROOT = Path(__file__).parent.parent
-PORT = 18431
 SERVES = "miniml serve "
 # What each page's commands must have printed, and how often at least.
 TOLD = {
@@ -47,9 +47,9 @@ TOLD = {
 }
 
 
-def steps(page: str) -> Iterator[list[str]]:
-    """What a page has people run, one command each, with the test's port for the documented one."""
-    text = (ROOT / page).read_text(encoding="utf-8").replace("8000", str(PORT))
+def steps(page: str, port: int) -> Iterator[list[str]]:
+    """What a page has people run, one command each, with *port* for the documented one."""
+    text = (ROOT / page).read_text(encoding="utf-8").replace("8000", str(port))
     for block in blocks(text):
         if block.language == "bash":
             yield from (["bash", "-o", "pipefail", "-c", line] for line in whole_lines(block.text))
@@ -81,11 +81,11 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def serving(command: str, folder: Path, environment: dict[str, str]) -> Iterator[None]:
+def serving(command: str, port: int, folder: Path, environment: dict[str, str]) -> Iterator[None]:
     """Run *command*, which serves, until the block is left; it must then stop by itself."""
     process = subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=folder, env=environment)
     try:
-        client = Client(f"http://127.0.0.1:{PORT}")
+        client = Client(f"http://127.0.0.1:{port}")
         client.wait_ready(timeout_s=120, alive=lambda: process.poll() is None)
         yield
     finally:
@@ -114,10 +114,11 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
 def test_commands(page: str, checkout: Path, environment: dict[str, str]) -> None:
     """From rows to an endpoint that was asked, by what the page says alone; each command exits 0."""
     told, served = [], 0
+    (port,) = free_ports(1)
     with ExitStack() as servers:
-        for step in steps(page):
+        for step in steps(page, port):
             if step[-1].startswith(SERVES):
-                servers.enter_context(serving(step[-1], checkout, environment))
+                servers.enter_context(serving(step[-1], port, checkout, environment))
                 served += 1
             else:
                 told.append(run(step, checkout, environment))
