@@ -18,6 +18,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Annotated, Any, cast, get_origin, get_type_hints
 
 import typer
@@ -29,7 +30,6 @@ OUR_LOGGERS = ("training", "export", "serving", "registry", "benchmarks", "deplo
 _INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 app = typer.Typer(
-    help="From labelled text to a fast, trustworthy endpoint.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -54,6 +54,22 @@ image_app = _group("image", "Container images of a package, and of the jobs.")
 job_app = _group("job", "What automated jobs hand to each other.")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document, last on stdout.")]
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"miniml {version('miniml')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _miniml(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Which this is."),
+    ] = False,
+) -> None:
+    """From labelled text to a fast, trustworthy endpoint."""
 
 
 def _show(result: Any, *, as_json: bool) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parent.parent
 COMMANDS = (
     ["transform"], ["train"], ["export"], ["serve"], ["predict"], ["bench", "load"],
     ["bench", "slo"], ["bench", "tune"], ["bench", "demo"], ["bench", "engine"], ["bench", "core"],
@@ -45,6 +47,15 @@ def test_every_command_has_help(command: list[str]) -> None:
     assert "Usage" in result.stdout
     if len(command) == 1:
         assert f"miniml {command[0]}" in " ".join(result.stdout.split())
+
+
+def test_it_says_which_version_it_is() -> None:
+    """As pyproject.toml has it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    told = miniml("--version")
+
+    assert (told.returncode, told.stdout) == (0, f"miniml {project['version']}\n")
 
 
 def test_json_is_one_document_last_on_stdout(tmp_path: Path) -> None:
