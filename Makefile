@@ -60,7 +60,7 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest -q tests/test_house.py tests/docs/test_docs.py tests/deploy/k8s $(SCHEMAS)
+	@$(BIN)/pytest -q tests/test_house.py tests/docs/test_docs.py tests/docs/test_runbook.py tests/deploy/k8s $(SCHEMAS)
 
 # The pages as a site in build/site, which opens from disk. Nothing is fetched. (The variable silences a
 # notice on MkDocs 2, which the theme pins away itself.)

@@ -1,7 +1,7 @@
 """The commands of README and tutorial run as they stand there, in order, in an empty home.
 
 Those of the quickstart are README's path once more, for which there is no time; all else that pages
-say is checked by tests/docs.
+say is checked beside this.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from docs.shell import whole_lines
 from serving.client import Client
 from serving.environment import free_ports
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 SERVES = "miniml serve "
 # What each page's commands must have printed, and how often at least.
 TOLD = {
