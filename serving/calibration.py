@@ -1,7 +1,5 @@
 """Which lanes a package runs best on, tried on the machine that will serve it.
 
-    python -m serving.calibration FOLDER CORES BUDGET_S
-
 Tried in a process of its own: what the trials load stays with it when it ends (measured in the
 replica: 27 MB for the demo's package). The answer is kept under miniml's home, by package and
 machine: a replica that starts again there does not ask again.
@@ -14,16 +12,16 @@ import itertools
 import json
 import logging
 import os
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import onnxruntime as ort
 
 from registry.home import home
+from serving.apart import apart
 from serving.engine import Engine
 from serving.isa import architecture, cpu_features
 from serving.lanes import Lanes
@@ -75,23 +73,16 @@ def measured_lanes(package: Package, cores: int, *, budget_s: float) -> Lanes:
 
 def _measured_apart(package: Package, cores: int, budget_s: float) -> Lanes | None:
     """`measured_lanes` in another process; None, and a warning, when that gives none."""
-    arguments = [str(package.folder), str(cores), str(budget_s)]
-    # Ray extends its workers' path; what this process can import, the other can.
-    path = os.pathsep.join(filter(None, sys.path))
     try:
-        done = subprocess.run(  # noqa: S603
-            [sys.executable, "-m", "serving.calibration", *arguments],
-            capture_output=True,
-            check=True,
-            env={**os.environ, "PYTHONPATH": path},
-            timeout=budget_s + _LOADING_S,
-        )
-        return Lanes(**json.loads(done.stdout))
-    except (OSError, subprocess.SubprocessError, ValueError, TypeError) as error:
-        told = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip()
-        why = told.splitlines()[-1] if told else str(error)
-        _log.warning("The lanes could not be measured, a lane a core is taken (%s)", why)
+        work = partial(_measured, package.folder, cores, budget_s)
+        return apart(work, timeout_s=budget_s + _LOADING_S)
+    except Exception as error:  # noqa: BLE001 - whatever it is, there is another way to lanes
+        _log.warning("The lanes could not be measured, a lane a core is taken (%s)", error)
         return None
+
+
+def _measured(folder: Path, cores: int, budget_s: float) -> Lanes:
+    return measured_lanes(open_package(folder), cores, budget_s=budget_s)
 
 
 def _splits(cores: int) -> list[Lanes]:
@@ -168,12 +159,3 @@ def _remember(path: Path, lanes: Lanes) -> None:
         part.replace(path)
     except OSError as error:  # a read-only home costs the next start its two seconds
         _log.warning("The lanes found cannot be kept (%s)", error)
-
-
-def _main(folder: str, cores: str, budget_s: str) -> None:
-    lanes = measured_lanes(open_package(Path(folder)), int(cores), budget_s=float(budget_s))
-    sys.stdout.write(json.dumps(asdict(lanes)))
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

@@ -92,7 +92,7 @@ _ONE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def without_data_frames() -> None:
-    """Let pandas and pyarrow fail to be imported in this process; for each of Ray's, first of all.
+    """Let pandas and pyarrow fail to be imported in this process; for each that has Ray, first of all.
 
     Where they are installed, Ray imports them in every process and uses them only to send data
     frames: 75 MB and 0.6 s of CPU each.

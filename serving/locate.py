@@ -1,19 +1,15 @@
-"""From a reference to a verified local folder: serving's only use of the registry.
-
-python -m serving.locate REFERENCE DIGEST
-"""
+"""From a reference to a verified local folder: serving's only use of the registry."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
+from serving.apart import apart
 from serving.errors import PackageError
 from serving.package import open_package
 
-_FETCH_S = 1800.0  # a large package from a distant bucket
+FETCH_S = 1800.0  # a large package from a distant bucket
 
 
 def locate(reference: str, *, digest: str | None = None) -> tuple[Path, str]:
@@ -73,22 +69,13 @@ def locate_apart(reference: str, digest: str) -> Path:
     """
     if Path(reference).is_dir():
         return locate(reference, digest=digest)[0]
-    # Ray extends its workers' path; what this process can import, the other can.
-    path = os.pathsep.join(filter(None, sys.path))
     try:
-        done = subprocess.run(  # noqa: S603
-            [sys.executable, "-m", "serving.locate", reference, digest],
-            capture_output=True,
-            check=True,
-            env={**os.environ, "PYTHONPATH": path},
-            timeout=_FETCH_S,
-        )
-    except subprocess.CalledProcessError as error:
-        told = error.stderr.decode(errors="replace").strip().splitlines()
-        raise PackageError(told[-1] if told else f"{reference} cannot be fetched.") from error
-    except subprocess.TimeoutExpired as error:
-        raise PackageError(f"{reference} was not fetched within {_FETCH_S:g} s.") from error
-    return Path(done.stdout.decode().splitlines()[-1])
+        return apart(partial(locate, reference, digest=digest), timeout_s=FETCH_S)[0]
+    except Exception as error:
+        if getattr(error, "exit_code", None) is None:
+            raise
+        told = " ".join(filter(None, (str(error), getattr(error, "hint", ""))))
+        raise PackageError(told) from error
 
 
 def point_alias(alias: str, reference: str) -> None:
@@ -96,17 +83,3 @@ def point_alias(alias: str, reference: str) -> None:
     from registry import store
 
     store.set_alias(reference, alias, kind="package")
-
-
-def _main(reference: str, digest: str) -> None:
-    try:
-        folder, _ = locate(reference, digest=digest)
-    except Exception as error:
-        if getattr(error, "exit_code", None) is None:
-            raise
-        sys.exit(" ".join(filter(None, (str(error), getattr(error, "hint", "")))))
-    sys.stdout.write(f"{folder}\n")
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

@@ -5,44 +5,41 @@ Or, with --write-config, a file from which Ray starts the same application itsel
 
 from __future__ import annotations
 
-import io
 import logging
-import os
 import signal
 import socket
-import tempfile
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from serving.apart import apart
 from serving.canonical import open_canonicalizer
 from serving.client import Client, RemoteError
-from serving.deploy_file import APPLICATION, grpc_options, write_deploy_file
+from serving.deploy_file import APPLICATION, write_deploy_file
 from serving.draining import drain_all
-from serving.environment import set_environment
+from serving.environment import set_environment, without_data_frames
 from serving.errors import PackageError, PortInUse, ServingError
 from serving.gpu import gpus_for
 from serving.lanes import usable_cores
-from serving.locate import locate
+from serving.locate import FETCH_S, locate
 from serving.observing.log_file import STANDARD_OUTPUT, open_sink
 from serving.observing.log_relay import relayed
 from serving.options import ServeOptions
 from serving.orphans import no_orphans
+from serving.own_ray import own_ray
 from serving.package import read_config
 from serving.rollout.starting import first_wanted
+from serving.rollout.wanted import WantedModel
 from serving.settings import ServeSettings, most_replicas, settings_for
 
 _log = logging.getLogger(__name__)
 _START_TIMEOUT_S = 120.0
-_OBJECT_STORE_BYTES = 80 * 2**20  # answers never pass through it; Ray's least is 75 MiB
 _LAST_PORT = 65535
-# Ray puts sockets about 70 bytes below its folder; the kernel allows 107 in all.
-_LONGEST_RAY_FOLDER_BYTES = 35
 
 
 def serve(options: ServeOptions) -> None:
@@ -54,39 +51,59 @@ def serve(options: ServeOptions) -> None:
         settings = write_deploy_file(options, path)
         _log.info("Wrote %s, which serves %s; its head says how", path, settings.package)
         return
-    refuse_taken_port(options.host, options.port)
-    if options.grpc_port is not None:
-        refuse_taken_port(options.host, options.grpc_port, option="--grpc-port")
-        if options.grpc_port == options.port:
-            raise PortInUse("HTTP and gRPC cannot share a port; choose another --grpc-port.")
+    _refuse_taken_ports(options)
     set_environment(haproxy=options.haproxy, one_machine=True)
     with _stopping() as stop:
         try:
             with Console(stderr=True).status("Starting") as status:
-                folder, digest = locate(options.package)
-                settings = settings_for(options, package=str(folder), digest=digest)
-                config = read_config(folder)
+                go_on = partial(_go_on_unless, stop)
+                settings, models = apart(
+                    partial(_resolved, options), timeout_s=FETCH_S, unless=go_on
+                )
+                config = read_config(Path(settings.package))
                 open_canonicalizer(config.canonicalizer, allow_code=settings.allow_code)
                 gpus = gpus_for(config, settings.device, settings.gpus)
-                others = first_wanted(config.name, str(folder), digest, settings).models[1:]
                 refuse_too_many_replicas(options)
-                with _logging(settings) as settings, no_orphans(), _ray(options, stop):
+                without_data_frames()
+                with _logging(settings) as settings, no_orphans(), own_ray(options, go_on):
                     url = _start(options, settings, gpus, stop)
                     status.stop()
-                    _log.info("Serving %s (package %s) at %s", options.package, digest[:12], url)
-                    for other in others:
-                        _log.info("When asked for by name: %s (%s)", other.name, other.digest[:12])
-                    if options.grpc_port is not None:
-                        _log.info("gRPC: %s:%d", _reachable(options.host), options.grpc_port)
-                    _log.info("Page and contract: %s/docs   Stop with Ctrl-C", url)
+                    _tell(options, models, url)
                     stop.wait()
                     drain_all(APPLICATION)
         except _StoppedEarlyError:
             _log.info("Stopped before it was ready")
 
 
+def _resolved(options: ServeOptions) -> tuple[ServeSettings, tuple[WantedModel, ...]]:
+    """What the application is told, and the models that it begins with; in a process that may import MLflow."""
+    folder, digest = locate(options.package)
+    settings = settings_for(options, package=str(folder), digest=digest)
+    wanted = first_wanted(read_config(folder).name, str(folder), digest, settings)
+    return settings, wanted.models
+
+
+def _tell(options: ServeOptions, models: Sequence[WantedModel], url: str) -> None:
+    """Say what is served, and where."""
+    first, *others = models
+    _log.info("Serving %s (package %s) at %s", options.package, first.digest[:12], url)
+    for other in others:
+        _log.info("When asked for by name: %s (%s)", other.name, other.digest[:12])
+    if options.grpc_port is not None:
+        _log.info("gRPC: %s:%d", _reachable(options.host), options.grpc_port)
+    _log.info("Page and contract: %s/docs   Stop with Ctrl-C", url)
+
+
 class _StoppedEarlyError(Exception):
     """A signal came while the server was starting."""
+
+
+def _refuse_taken_ports(options: ServeOptions) -> None:
+    refuse_taken_port(options.host, options.port)
+    if options.grpc_port is not None:
+        refuse_taken_port(options.host, options.grpc_port, option="--grpc-port")
+        if options.grpc_port == options.port:
+            raise PortInUse("HTTP and gRPC cannot share a port; choose another --grpc-port.")
 
 
 def refuse_taken_port(host: str, port: int, *, option: str = "--port") -> None:
@@ -120,14 +137,6 @@ def refuse_too_many_replicas(options: ServeOptions) -> None:
         )
 
 
-def ray_folder() -> str | None:
-    """A short folder for Ray's sockets when its default is too deep for the kernel, else None."""
-    default = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    if len(os.fsencode(default)) <= _LONGEST_RAY_FOLDER_BYTES:
-        return None
-    return f"/tmp/ray-{os.getuid()}"  # noqa: S108 - a name of our own would be no shorter
-
-
 @contextmanager
 def _stopping() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set."""
@@ -154,64 +163,6 @@ def _logging(settings: ServeSettings) -> Iterator[ServeSettings]:
     else:
         open_sink(settings.request_log).close()
         yield settings
-
-
-@contextmanager
-def _ray(options: ServeOptions, stop: threading.Event) -> Iterator[None]:
-    """A Ray of our own on this machine, and Serve on it, listening on the options' address."""
-    import ray as untyped_ray
-    from ray import serve as untyped_serve
-
-    ray: Any = untyped_ray
-    ray_serve: Any = untyped_serve
-    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    # Not on this thread: there Ray would put in its own SIGTERM handler, which leaves its start half
-    # done. The thread must stay: the kernel ends Ray's processes with the thread that started them.
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray") as starter:
-        start = partial(
-            ray.init,
-            address="local",  # never a cluster that RAY_ADDRESS names or that runs here already
-            num_cpus=max(usable_cores(), (options.lanes or 1) * (options.threads or 1)),
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            runtime_env={"worker_process_setup_hook": "serving.environment.without_data_frames"},
-            logging_level=logging.ERROR,
-            _temp_dir=ray_folder(),
-        )
-        try:
-            starter.submit(start).result()
-            for number, handler in handlers.items():  # Ray's own, below Python's, would abort
-                signal.signal(number, handler)
-            logging.getLogger("ray.serve").setLevel(logging.ERROR)
-            _go_on_unless(stop)
-            _listen(options)
-            yield
-        finally:
-            with redirect_stdout(io.StringIO()):  # there Ray calls its controller's end a failure
-                # Serve first: it stops HAProxy, which would survive Ray and keep the port.
-                if ray.is_initialized():  # else Serve would start a Ray to look for itself
-                    ray_serve.shutdown()
-                ray.shutdown()
-
-
-def _listen(options: ServeOptions) -> None:
-    """Start Serve's proxy at the options' address."""
-    from ray import serve as ray_serve
-    from ray.exceptions import RayError
-
-    try:
-        ray_serve.start(
-            http_options={"host": options.host, "port": options.port},
-            grpc_options=grpc_options(options) or None,
-        )
-    except RayError as error:
-        raise ServingError(
-            f"Ray Serve did not come up at {options.host}:{options.port}.",
-            hint="Somebody else may listen there since this began, or the machine is overloaded:"
-            " look who has the port, and try again when it is quieter.",
-        ) from error
 
 
 def _start(

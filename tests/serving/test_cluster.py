@@ -40,12 +40,13 @@ from serving.environment import HAPROXY_PORTS, free_ports
 from serving.errors import PortInUse
 from serving.grpc_door import wait_ready
 from serving.options import DeployOptions, ServeOptions, ShadowOptions, StartShadowOptions
+from serving.own_ray import ray_folder
 from serving.package import Package
 from serving.protocols import open_inference_pb2 as pb
 from serving.protocols.calls import SERVICE
 from serving.protocols.rendering import Shown, document
 from serving.rollout.deploying import deploy
-from serving.server import ray_folder, refuse_taken_port, serve
+from serving.server import refuse_taken_port, serve
 from serving.shadow import commands as shadow_commands
 from serving.work import Answer
 
