@@ -12,6 +12,7 @@ import pickle
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -83,6 +84,7 @@ def _main() -> None:
             work = pickle.load(sys.stdin.buffer)  # noqa: S301 - of whoever started this
             result = True, work()
         except Exception as error:  # noqa: BLE001 - whoever asked is told
+            error.add_note(traceback.format_exc())  # its traceback would not be pickled
             result = False, error
         answer.write(pickle.dumps(result))
 

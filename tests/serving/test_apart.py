@@ -45,11 +45,12 @@ def imported(name: str) -> tuple[int, str]:
 
 
 def test_errors_come_over_whole() -> None:
-    """With their message and their hint."""
+    """With their message, their hint, and where they were raised."""
     with pytest.raises(PackageError, match="broken") as caught:
         apart(refused, timeout_s=SOON_S)
 
     assert caught.value.hint == "mend it"
+    assert "in refused" in caught.value.__notes__[0]
 
 
 def refused() -> None:

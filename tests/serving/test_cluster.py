@@ -33,6 +33,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from playwright.sync_api import Route, sync_playwright
 
+from benchmarks.roles import OTHER, roles_of
 from serving.client import Client, RemoteError
 from serving.deploy_file import grpc_options
 from serving.engine import Engine
@@ -616,6 +617,15 @@ def test_what_listens_stands_in_the_docs(
 ) -> None:
     """docs/security.md has a row for every port of every process, and no row too many."""
     assert undocumented(server.process.pid, grpc=True) == ({}, {})
+
+
+@pytest.mark.parametrize("server", ["miniml serve, HAProxy"], indirect=True)
+def test_nothing_runs_that_nobody_uses(server: Server) -> None:
+    """Of Ray's processes those that one machine needs; what found out what is served has ended."""
+    roles = {role for role, _ in roles_of(server.process.pid)}
+
+    assert {"replica", "controller", "HAProxy", "GCS", "raylet"} <= roles
+    assert roles.isdisjoint({"log monitor", "dashboard", "monitor", OTHER})
 
 
 # A call of each kind of process: what Ray itself asks there.
