@@ -20,9 +20,9 @@ from registry.transfer import upload_objects
 
 ROOT = Path(__file__).parent.parent.parent
 LOCK = ROOT / "deploy/docker/requirements-serve.lock"
-# Runs `serving.locate` where no module of a distribution that the image lacks can be imported.
+# Calls `serving.locate` where no module of a distribution that the image lacks can be imported.
 LOCATE = """
-import re, runpy, sys
+import re, sys
 from importlib.machinery import PathFinder
 from importlib.metadata import packages_distributions
 
@@ -44,8 +44,9 @@ class Held:
 
 assert {"pandas", "sqlalchemy", "torch"} <= lacking
 sys.meta_path[:] = [Held() if each is PathFinder else each for each in sys.meta_path]
-sys.argv[0] = "locate"
-runpy.run_module("serving.locate", run_name="__main__", alter_sys=True)
+from serving.locate import locate
+reference, digest = sys.argv[1:]
+print(locate(reference, digest=digest)[0])
 """
 Locate = Callable[..., str]
 
