@@ -622,10 +622,13 @@ def test_what_listens_stands_in_the_docs(
 @pytest.mark.parametrize("server", ["miniml serve, HAProxy"], indirect=True)
 def test_nothing_runs_that_nobody_uses(server: Server) -> None:
     """Of Ray's processes those that one machine needs; what found out what is served has ended."""
-    roles = {role for role, _ in roles_of(server.process.pid)}
 
-    assert {"replica", "controller", "HAProxy", "GCS", "raylet"} <= roles
-    assert roles.isdisjoint({"log monitor", "dashboard", "monitor", OTHER})
+    def settled() -> bool:  # workers have no name yet when they begin
+        roles = {role for role, _ in roles_of(server.process.pid)}
+        assert {"replica", "controller", "HAProxy", "GCS", "raylet"} <= roles
+        return roles.isdisjoint({"log monitor", "dashboard", "monitor", OTHER})
+
+    wait_until(settled)
 
 
 # A call of each kind of process: what Ray itself asks there.
