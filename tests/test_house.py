@@ -80,6 +80,7 @@ SERVING_ORDER = (
     "offline",
     "shadow.promoting",
     "shadow.commands",
+    "shadow.showing",
     "caching.commands",
     "rollout.deploying",
     "access.commands",
@@ -266,6 +267,16 @@ def test_light_imports(module: str) -> None:
     )
 
     assert result.stdout.strip() == "[]"
+
+
+def test_a_replica_draws_no_tables() -> None:
+    """What shows things on a terminal takes 2 MB of each replica that imports it."""
+    code = "import sys, serving.app, serving.shortcut; print('rich' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert result.stdout.strip() == "False"
 
 
 def test_serving_never_imports_training_libraries() -> None:

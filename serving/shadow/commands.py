@@ -14,7 +14,8 @@ from serving.caching.commands import Absent, ask
 from serving.conversation import RemoteError
 from serving.locate import pin
 from serving.options import ShadowOptions, StartShadowOptions
-from serving.shadow.report import ShadowReport, shown
+from serving.shadow.report import ShadowReport
+from serving.shadow.showing import shown
 
 _START_S = 600.0
 _LOOK_S = 0.5
