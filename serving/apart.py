@@ -22,16 +22,18 @@ T = TypeVar("T")
 _LOOK_S = 0.2
 
 
-def go_on() -> None:
-    """Nothing is in the way."""
+def _never() -> None:
+    """Nobody gives it up."""
 
 
-def apart(work: Callable[[], T], *, timeout_s: float, unless: Callable[[], None] = go_on) -> T:
+def apart(
+    work: Callable[[], T], name: str, *, timeout_s: float, unless: Callable[[], None] = _never
+) -> T:
     """What *work* returns in a process of its own; raises what it raises.
 
     work: a function of a module's top level, or a `partial` of one; that, its result and its errors are pickled.
-    unless: asked several times a second; raises to give it up. Raises `ServingError` where the process ends
-    without a word, or lasts longer than *timeout_s*.
+    name: of what it does, as a sentence begins. unless: asked several times a second; raises to give it up.
+    Raises `ServingError` where the process ends without a word, or lasts longer than *timeout_s*.
     """
     # Ray extends its workers' path; what this process can import, the other can.
     path = os.pathsep.join(filter(None, sys.path))
@@ -48,9 +50,9 @@ def apart(work: Callable[[], T], *, timeout_s: float, unless: Callable[[], None]
         process.kill()
         process.wait()
     if told is None:
-        raise ServingError(f"It was given up after {timeout_s:g} s.")
+        raise ServingError(f"{name} took longer than {timeout_s:g} s.")
     if not told:
-        raise ServingError(f"Its process ended with {process.returncode} and without a word.")
+        raise ServingError(f"{name} ended with {process.returncode} and without a word.")
     returned, result = pickle.loads(told)  # noqa: S301 - written by the process that was started here
     if not returned:
         raise result
@@ -62,12 +64,12 @@ def _told(
     process: subprocess.Popen[bytes],
     given: bytes | None,
     timeout_s: float,
-    go_on: Callable[[], None],
+    unless: Callable[[], None],
 ) -> bytes | None:
     """What it writes until it ends; None when it takes too long."""
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s:
-        go_on()
+        unless()
         try:
             return process.communicate(given, timeout=_LOOK_S)[0]
         except subprocess.TimeoutExpired:

@@ -75,7 +75,7 @@ def _measured_apart(package: Package, cores: int, budget_s: float) -> Lanes | No
     """`measured_lanes` in another process; None, and a warning, when that gives none."""
     try:
         work = partial(_measured, package.folder, cores, budget_s)
-        return apart(work, timeout_s=budget_s + _LOADING_S)
+        return apart(work, "Trying lanes", timeout_s=budget_s + _LOADING_S)
     except Exception as error:  # noqa: BLE001 - whatever it is, there is another way to lanes
         _log.warning("The lanes could not be measured, a lane a core is taken (%s)", error)
         return None

@@ -70,7 +70,8 @@ def locate_apart(reference: str, digest: str) -> Path:
     if Path(reference).is_dir():
         return locate(reference, digest=digest)[0]
     try:
-        return apart(partial(locate, reference, digest=digest), timeout_s=FETCH_S)[0]
+        work = partial(locate, reference, digest=digest)
+        return apart(work, f"Finding {reference}", timeout_s=FETCH_S)[0]
     except Exception as error:
         if getattr(error, "exit_code", None) is None:
             raise

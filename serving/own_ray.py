@@ -111,7 +111,7 @@ def _end_spare_helpers() -> None:
     """
     from ray._private import worker
 
-    node: Any = worker._global_node  # noqa: SLF001 - see above
+    node = getattr(worker, "_global_node", None)
     for name in _SPARE_HELPERS:
         try:
             getattr(node, f"kill_{name}")(check_alive=False)

@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -57,9 +57,7 @@ def serve(options: ServeOptions) -> None:
         try:
             with Console(stderr=True).status("Starting") as status:
                 go_on = partial(_go_on_unless, stop)
-                settings, models = apart(
-                    partial(_resolved, options), timeout_s=FETCH_S, unless=go_on
-                )
+                settings, models = _resolved_apart(options, go_on)
                 config = read_config(Path(settings.package))
                 open_canonicalizer(config.canonicalizer, allow_code=settings.allow_code)
                 gpus = gpus_for(config, settings.device, settings.gpus)
@@ -75,8 +73,16 @@ def serve(options: ServeOptions) -> None:
             _log.info("Stopped before it was ready")
 
 
+def _resolved_apart(
+    options: ServeOptions, go_on: Callable[[], None]
+) -> tuple[ServeSettings, tuple[WantedModel, ...]]:
+    """As `_resolved`, so that MLflow does not stay with this process; *go_on* raises to give it up."""
+    name = f"Finding {options.package}"
+    return apart(partial(_resolved, options), name, timeout_s=FETCH_S, unless=go_on)
+
+
 def _resolved(options: ServeOptions) -> tuple[ServeSettings, tuple[WantedModel, ...]]:
-    """What the application is told, and the models that it begins with; in a process that may import MLflow."""
+    """What the application is told, and the models that it begins with."""
     folder, digest = locate(options.package)
     settings = settings_for(options, package=str(folder), digest=digest)
     wanted = first_wanted(read_config(folder).name, str(folder), digest, settings)

@@ -108,7 +108,7 @@ def test_a_peer_answers_as_its_checkpoint(
     """The label of fp32 wherever fp32 is sure, in company, long texts cut; then the port is free.
 
     Where int8 texts share a batch, they share their scales, and whoever comes along may move a label: there most
-    are enough, as `check_labels` says (seen once: 12 of 13). All that it started is in its tree, Ray's own
+    are enough in company, as `check_labels` says (seen once: 12 of 13), and all of them alone. All that it started is in its tree, Ray's own
     processes too: what it costs is counted whole.
     """
     port = free_port()
@@ -118,6 +118,8 @@ def test_a_peer_answers_as_its_checkpoint(
 
     with running(peer, port=port, logs=tmp_path) as server:
         agreement = check_labels(name, server.url, texts, labels)
+        for text, label in sure:
+            check_labels(name, server.url, [text], [label])  # raises where it is another
         answer = httpx.post(f"{server.url}/predict", json={"text": texts[0]}, timeout=60).json()
         started = those_told(f"STARTED_BY={tmp_path}")
         tree = {stat.pid for stat in process_tree(server.pid)}

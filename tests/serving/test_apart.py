@@ -31,7 +31,7 @@ def test_it_is_another_process_and_its_imports_stay_there() -> None:
     """What is printed there is not taken for the answer."""
     before = set(sys.modules)
 
-    pid, module = apart(partial(imported, "this"), timeout_s=SOON_S)
+    pid, module = apart(partial(imported, "this"), "It", timeout_s=SOON_S)
 
     assert pid != os.getpid()
     assert module == "this"
@@ -47,7 +47,7 @@ def imported(name: str) -> tuple[int, str]:
 def test_errors_come_over_whole() -> None:
     """With their message, their hint, and where they were raised."""
     with pytest.raises(PackageError, match="broken") as caught:
-        apart(refused, timeout_s=SOON_S)
+        apart(refused, "It", timeout_s=SOON_S)
 
     assert caught.value.hint == "mend it"
     assert "in refused" in caught.value.__notes__[0]
@@ -61,16 +61,16 @@ def refused() -> None:
 @pytest.mark.parametrize(
     ("work", "words"),
     [
-        (partial(signal.raise_signal, signal.SIGKILL), "without a word"),
-        (partial(time.sleep, SLOW_S), "given up after 1 s"),
+        (partial(signal.raise_signal, signal.SIGKILL), "Waiting ended with -9 and without a word"),
+        (partial(time.sleep, SLOW_S), "Waiting took longer than 1 s"),
     ],
 )
 def test_an_end_without_an_answer_is_told(work: partial[None], words: str) -> None:
     """Killed, or too slow; nobody is left."""
-    limit_s = SOON_S if words.startswith("without") else 1.0
+    limit_s = SOON_S if "ended" in words else 1.0
 
     with pytest.raises(ServingError, match=words):
-        apart(work, timeout_s=limit_s)
+        apart(work, "Waiting", timeout_s=limit_s)
 
     assert children() == []
 
@@ -84,6 +84,6 @@ def test_whoever_waits_may_give_it_up() -> None:
             raise StopNowError
 
     with pytest.raises(StopNowError):
-        apart(partial(time.sleep, SLOW_S), timeout_s=SOON_S, unless=unless)
+        apart(partial(time.sleep, SLOW_S), "It", timeout_s=SOON_S, unless=unless)
 
     assert children() == []
