@@ -15,6 +15,7 @@ from benchmarks.record import percentile
 AllSeen = Mapping[str, Mapping[str, Sequence[float]]]
 # Light load: beside the engine's own time, a share of it and a fixed part are allowed.
 _LIGHT_TIMES = 1.15
+_CEILING = "ceiling_batch_"
 _USEFUL = "useful tokens, share at saturation"
 _REFUSALS = "10 x overload, p99 of refusals, ms"
 _NORMAL = "after 10 x overload, normal service, s"
@@ -59,17 +60,31 @@ class Measure:
         }
 
 
-def ceiling(seen: AllSeen, workload: str) -> Sequence[float]:
-    """The bare engine's rates at its best batch size: the one with the highest median.
+def best_batch(seen: AllSeen, workload: str) -> int | None:
+    """The bare engine's best batch size: the one whose rates have the highest median.
 
     One size for all rounds, since the best of each round would be luck as well as speed.
     """
-    found = [
-        by_workload[workload]
+    found = {
+        int(name.removeprefix(_CEILING).partition("_")[0]): by_workload[workload]
         for name, by_workload in seen.items()
-        if name.startswith("ceiling_batch_") and by_workload.get(workload)
-    ]
-    return max(found, key=statistics.median, default=())
+        if name.startswith(_CEILING) and by_workload.get(workload)
+    }
+    return max(found, key=lambda batch: statistics.median(found[batch]), default=None)
+
+
+def ceiling(seen: AllSeen, workload: str) -> Sequence[float]:
+    """The bare engine's rate in each round, at its best batch size so far: before and after the server's.
+
+    Of a record without these, its rates when all sizes were tried.
+    """
+    before, after = (
+        seen.get(f"engine_{when}_texts_per_s", {}).get(workload, ()) for when in ("before", "after")
+    )
+    if around := _pairs(before, after, lambda b, a: (b + a) / 2):
+        return around
+    batch = best_batch(seen, workload)
+    return () if batch is None else seen[f"{_CEILING}{batch}_texts_per_s"][workload]
 
 
 def derive(seen: AllSeen) -> tuple[Measure, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -14,7 +13,7 @@ from rich.progress import Progress
 
 from benchmarks.artifacts import find_folder
 from benchmarks.core import scenarios
-from benchmarks.core.measures import ceiling
+from benchmarks.core.measures import best_batch
 from benchmarks.core.overload import overloaded
 from benchmarks.core.processes import age_s, replica_of
 from benchmarks.core.record import CoreRecord
@@ -33,8 +32,10 @@ PARTS = ("closed", "calls", "light", "queue", "exact", "overload", "memory", "st
 # What a part is measured against, in the order of a round.
 _NEEDS = {
     "ceiling": ("closed", "calls"),
+    "before": ("closed", "calls"),
     "closed": ("closed", "queue"),
     "calls": ("calls",),
+    "after": ("closed", "calls"),
     "alone": ("closed", "light"),
     "light": ("light",),
     "queue": ("queue",),
@@ -163,7 +164,11 @@ def _step(
     if step == "queue":
         return scenarios.queue(stand, workload, seen["closed_texts_per_s"][workload][-1])
     if step == "calls":
-        return scenarios.calls(stand, workload, statistics.median(ceiling(seen, workload)))
+        engine_texts_per_s = seen["engine_before_texts_per_s"][workload][-1]
+        return scenarios.calls(stand, workload, engine_texts_per_s)
+    if step in {"before", "after"}:
+        batch = best_batch(seen, workload) or 1
+        return scenarios.beside(stand, workload, batch=batch, when=step)
     return PER_WORKLOAD[step](stand, workload)
 
 

@@ -187,10 +187,15 @@ class Endpoint:
         self, name: str, door: Door, scope: Message, receive: Receive, send: Send
     ) -> None:
         headers = dict(scope["headers"])
-        request = replace(_request(name, scope, headers), fresh=wants_fresh(headers))
+        request = _request(name, scope, headers)
         try:
             self.in_flight.refuse_when_draining()
-            request = replace(request, within_ms=within_ms(headers), priority=priority(headers))
+            request = replace(
+                request,
+                fresh=wants_fresh(headers),
+                within_ms=within_ms(headers),
+                priority=priority(headers),
+            )
             asked = door.read(await _body_in_time(receive, self._settings), headers)
             await self._desk.charge(request, asked)
             answered = await unless_left(self._desk.ask(request, asked), receive)

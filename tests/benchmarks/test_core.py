@@ -49,6 +49,19 @@ def test_shares_are_of_the_same_round() -> None:
     assert (share.median, share.goal, share.held) == (0.65, 0.65, True)
 
 
+def test_shares_are_of_the_engine_around_them() -> None:
+    """Where the engine ran before and after the server, a share is of the two; of whole rounds only."""
+    around = {
+        **SEEN,
+        "engine_before_texts_per_s": {"queries": [180.0, 300.0, 210.0]},
+        "engine_after_texts_per_s": {"queries": [220.0, 100.0]},
+    }
+    (share,) = (one for one in derive(around) if one.name.startswith("32 x 1 text, share"))
+
+    assert list(ceiling(around, "queries")) == [200.0, 200.0]
+    assert share.values == (0.75, 0.65)
+
+
 def test_differences_and_goals() -> None:
     """Light load and CPU stand beside the engine's own; a goal not met is not held."""
     assert line("light load, p50 beyond").median == pytest.approx(4.0 - 1.15 * 2.0)
