@@ -607,6 +607,7 @@ def test_haproxy_has_no_door_open_but_the_one(server: Server) -> None:
     modes = [path.stat().st_mode & 0o777 for path in config.parent.glob("*.sock")]
 
     assert addresses == {"127.0.0.1"}
+    assert " local0 " not in config.read_text()  # nor does it tell a syslog who asks what
     assert modes
     assert not any(mode & 0o077 for mode in modes)
 

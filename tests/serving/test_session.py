@@ -94,3 +94,20 @@ def test_int8_sums_are_exact_on_every_cpu() -> None:
     (sums,) = session.run(["y"], {"x": np.full((9, 64), 255, dtype=np.uint8)})
 
     np.testing.assert_array_equal(sums, np.full((9, 16), 64 * 255 * 127))
+
+
+@pytest.mark.parametrize(
+    ("features", "exact_is_slow"), [({"avx2"}, True), ({"avx2", "avx512_vnni"}, False)]
+)
+def test_the_slow_kernel_is_for_who_needs_it(
+    monkeypatch: pytest.MonkeyPatch, features: set[str], exact_is_slow: bool
+) -> None:
+    """Where the fast kernel adds up exactly, no session asks for the other."""
+    monkeypatch.setattr("serving.session.cpu_features", lambda: frozenset(features))
+    settings, option = _settings(1), "session.x64quantprecision"
+
+    if exact_is_slow:
+        assert settings.get_session_config_entry(option) == "1"
+    else:
+        with pytest.raises(RuntimeError, match=option):
+            settings.get_session_config_entry(option)
