@@ -322,7 +322,9 @@ def test_ray_train_ends_what_ctrl_c_cut_short(
     assert two["training"]["resumed_from_step"] > 0
     assert two["training"]["steps"] == one.training["steps"]
     assert two["training"]["config"]["workers"] == 2
-    assert two["training"]["metrics"]["loss"] == pytest.approx(metrics["loss"], abs=1e-3)
+    # Halves of a batch round otherwise than the whole: by 2^-24 of a number, or 2^-9 where the CPU has bf16.
+    rounding = 1e-2 if two["training"]["config"]["bf16"] else 1e-3
+    assert two["training"]["metrics"]["loss"] == pytest.approx(metrics["loss"], abs=rounding)
     assert two["training"]["metrics"]["accuracy"] == metrics["accuracy"]
     assert sorted(path.name for path in miniml_home.glob("work/train/*")) == []
     assert store.resolve("two/1", kind="checkpoint").digest != one.version.digest
