@@ -39,9 +39,9 @@ def ask_engine(  # noqa: PLR0913 - the settings of a job, all by name
 ) -> dict[str, Any]:
     """Run one task in a fresh process. Raises `EngineBroke` with its last words.
 
-    rates: {"rates": {batch: texts/s}}, all lanes busy, all texts again until *least_s* are over. alone: {"times_ms": of each text on one
-    lane, tokenizing included, "cpu_ms": mean of a text}. answers: {"answers": [[label, score,
-    scores], ...]}, each text alone.
+    rates: {"rates": {batch: texts/s}}, all lanes busy, all texts again until *least_s* seconds are
+    over. alone: {"times_ms": of each text on one lane, tokenizing included, "cpu_ms": mean of a
+    text}. answers: {"answers": [[label, score, scores], ...]}, each text alone.
     """
     job = {
         "task": task,

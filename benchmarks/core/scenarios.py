@@ -54,14 +54,7 @@ class Stand:
 
 def ceiling(stand: Stand, workload: str) -> Seen:
     """The bare engine's texts/s by batch size."""
-    rates = ask_engine(
-        "rates",
-        package=stand.package,
-        lanes=stand.lanes,
-        threads=stand.threads,
-        texts=stand.texts[workload],
-        batches=BATCHES if stand.batched else (1,),
-    )["rates"]
+    rates = _engine_rates(stand, workload, BATCHES if stand.batched else (1,))
     return {f"ceiling_batch_{batch}_texts_per_s": [rate] for batch, rate in rates.items()}
 
 
@@ -70,16 +63,24 @@ def beside(stand: Stand, workload: str, *, batch: int, when: str) -> Seen:
 
     A machine that others use is faster at one time than at another: what is compared must be near.
     """
-    rates = ask_engine(
+    rates = _engine_rates(stand, workload, (batch,), least_s=min(stand.seconds_s / 2, _BESIDE_S))
+    return {f"engine_{when}_texts_per_s": list(rates.values())}
+
+
+def _engine_rates(
+    stand: Stand, workload: str, batches: Sequence[int], *, least_s: float = 0.0
+) -> Mapping[str, float]:
+    """Batch size -> texts/s of the bare engine, on as many lanes as the server has."""
+    rates: Mapping[str, float] = ask_engine(
         "rates",
         package=stand.package,
         lanes=stand.lanes,
         threads=stand.threads,
         texts=stand.texts[workload],
-        batches=(batch,),
-        least_s=min(stand.seconds_s / 2, _BESIDE_S),
+        batches=batches,
+        least_s=least_s,
     )["rates"]
-    return {f"engine_{when}_texts_per_s": list(rates.values())}
+    return rates
 
 
 def alone(stand: Stand, workload: str) -> Seen:
