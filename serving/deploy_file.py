@@ -115,6 +115,10 @@ def _head(options: ServeOptions, settings: ServeSettings, path: Path) -> Iterato
     yield "num_cpus is lanes times threads, and lanes are cores unless args say how many, both on"
     yield "the machine where this was written; write it anew for another."
     yield ""
+    if _may_gather(settings):
+        yield f"Ray may put all {settings.min_replicas} replicas on one machine, whose end then stops the service:"
+        yield f"--max-replicas-per-node {settings.min_replicas - 1} forbids it."
+        yield ""
     given = shlex.quote(str(path))
     yield "Ray must find this in the environment in which `ray start` or `serve run` is started:"
     yield f"""eval "$(sed -n 's/^# export /export /p' {given})" """
@@ -138,6 +142,12 @@ def _head(options: ServeOptions, settings: ServeSettings, path: Path) -> Iterato
         yield f"A second server on one machine needs ports of its own: {names}."
         yield ""
     yield f"Then: serve run {given}"
+
+
+def _may_gather(settings: ServeSettings) -> bool:
+    """Whether one machine may hold all of several replicas: where Ray puts a new one is a matter of turns."""
+    most = settings.max_replicas_per_node
+    return settings.min_replicas > 1 and (most is None or most >= settings.min_replicas)
 
 
 def _registry_place(package: str) -> dict[str, str]:

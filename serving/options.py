@@ -42,7 +42,10 @@ class ServeOptions:
         default=None, metadata={"help": "Replicas at most: as many as the work needs are started."}
     )
     max_replicas_per_node: int | None = field(
-        default=None, metadata={"help": "Of them on one machine of a cluster at most."}
+        default=None,
+        metadata={
+            "help": "On one machine of a cluster at most; below --min-replicas none holds all."
+        },
     )
     queue_goal_ms: float = field(
         default=50.0,

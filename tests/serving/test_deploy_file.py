@@ -100,6 +100,20 @@ def test_the_file_means_what_serve_would_do(
     assert not deployment.logging_config.enable_access_log
 
 
+@pytest.mark.parametrize(
+    ("least", "most_on_one", "said"),
+    [(1, None, False), (3, None, True), (3, 3, True), (3, 2, False), (0, None, False)],
+)
+def test_the_file_says_where_one_machine_may_hold_all(
+    package: Package, tmp_path: Path, least: int, most_on_one: int | None, said: bool
+) -> None:
+    """And what forbids it: several replicas are of no use against the end of a machine that has all."""
+    path = tmp_path / "serve.yaml"
+    limits = {"min_replicas": least, "max_replicas": 4, "max_replicas_per_node": most_on_one}
+    written(path, str(package.folder), threads=1, **limits)
+    assert ("--max-replicas-per-node 2 forbids it." in path.read_text()) is said
+
+
 def test_models_beside_the_first_are_named_for_ever(
     package: Package, make_package: MakePackage, tmp_path: Path
 ) -> None:

@@ -203,8 +203,14 @@ class Nodes:
 
     def wait_ready(self, replicas: int = REPLICAS) -> None:
         """Until so many replicas run, and every node answers."""
+
+        def ready() -> bool:
+            # For a moment Serve still tells of those whose node has died.
+            nodes = [each.node for each in self.replicas()]
+            return len(nodes) == replicas and set(nodes) <= self.urls.keys()
+
         try:
-            wait_until(lambda: len(self.replicas()) == replicas)
+            wait_until(ready)
         except AssertionError:
             pytest.fail(f"no {replicas} replicas: {self.told()}")
         for url in (self.url, *(self.urls[each.node] for each in self.replicas())):
@@ -512,7 +518,7 @@ def questions(plain: Package) -> Iterator[tuple[str, list[float]]]:
 def settings(
     package: Package, redis_server: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> ServeSettings:
-    """Three replicas of one core each, with answers and a log that they share."""
+    """Three replicas of one core each, never all on one node, with answers and a log that they share."""
     return ServeSettings(
         package=str(package.folder),
         digest=package.digest,
@@ -520,6 +526,7 @@ def settings(
         threads=1,
         min_replicas=REPLICAS,
         max_replicas=REPLICAS,
+        max_replicas_per_node=REPLICAS - 1,
         redis_url=redis_server.url,
         redis_budget_ms=_REDIS_BUDGET_MS,
         request_log=tmp_path_factory.mktemp("log") / "requests.jsonl",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -45,9 +46,15 @@ def fails_nobody_in_the_end(told: Any) -> None:
     assert (told.wrong, told.lost) == (0, 0), told
 
 
+def spread(nodes: Any) -> Counter[str]:
+    """How many replicas run on each node."""
+    return Counter(each.node for each in nodes.replicas())
+
+
 def test_replicas_are_on_both_workers_and_never_on_the_head(nodes: Any) -> None:
-    """The head has no cores to give; the others have their share, each what it was told."""
-    assert {each.node for each in nodes.replicas()} == set(nodes.urls)
+    """The head has no cores to give; the others have their share, each at most what it was told."""
+    assert sorted(spread(nodes).values()) == [1, 2]
+    assert set(spread(nodes)) == set(nodes.urls)
     assert nodes.head not in nodes.urls
 
 
@@ -181,15 +188,20 @@ def test_the_registry_may_be_gone(trial: Any, nodes: Any, package: Package) -> N
     fails_nobody_in_the_end(told)
 
 
-def test_a_worker_that_loses_power_fails_nobody(trial: Any, nodes: Any) -> None:
-    """All its processes end at once; the other node's replicas answer, and then start more."""
-    node = nodes.replicas()[0].node
-    told = trial("kill -9 a worker node", lambda: nodes.kill_worker(node))
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_worker_that_loses_power_fails_nobody(trial: Any, nodes: Any, lost: int) -> None:
+    """All its processes end at once; the other node's replicas answer, and then start more.
+
+    Of three replicas two can do more than half of what all could, one on its own cores cannot: how long
+    the tail takes then is for the start of another to say.
+    """
+    (node,) = [node for node, there in spread(nodes).items() if there == lost]
+    told = trial(f"kill -9 a worker node, {lost} of 3 replicas", lambda: nodes.kill_worker(node))
 
     fails_nobody_in_the_end(told)
-    assert told.back_s is not None
-    assert told.back_s <= BACK_S
-    nodes.wait_ready()
+    if lost == 1:
+        assert told.back_s is not None
+        assert told.back_s <= BACK_S
     nodes.add_worker()
 
 
