@@ -18,6 +18,7 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 from starlette.middleware import Middleware
 
+from serving.one_write import write_answers_once
 from serving.request import id_for
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ _FORWARDED = b"x_forwarded_"
 
 
 def middlewares() -> list[Middleware]:
-    """What Ray puts around the HTTP servers of its replicas and proxies."""
+    """What Ray puts around the HTTP servers of its replicas and proxies; called before they start."""
+    write_answers_once()
     return [Middleware(Shortcut, endpoint=endpoint_here)]
 
 

@@ -47,6 +47,7 @@ from serving.engine import Engine
 from serving.environment import free_ports
 from serving.grpc_door import Straight
 from serving.lanes import Lanes
+from serving.one_write import OneWrite
 from serving.package import (
     CARD,
     CONFIG,
@@ -302,7 +303,7 @@ def replica(
 def listen(package: Package, **limits: Any) -> Iterator[str]:
     """The URL of a replica's ASGI app on a real socket, without Ray."""
     _, endpoint = replica(package, **limits)
-    config = uvicorn.Config(endpoint, port=0, log_level="error", lifespan="off")
+    config = uvicorn.Config(endpoint, port=0, http=OneWrite, log_level="error", lifespan="off")
     server = uvicorn.Server(config)
     listener = config.bind_socket()
     thread = threading.Thread(target=server.run, args=([listener],))

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from serving.core import Core
 from serving.lanes import Lanes
@@ -127,8 +128,9 @@ def test_everything_else_is_rays_but_not_its_controls(package: Package, control:
     through(package, scenario)
 
 
-def test_outside_a_replica_all_is_rays() -> None:
+def test_outside_a_replica_all_is_rays(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process that is no replica, a proxy, even the hot paths reach what is behind."""
+    monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
 
     async def run() -> httpx.Response:
         (middleware,) = middlewares()
