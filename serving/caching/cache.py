@@ -12,8 +12,9 @@ import math
 import struct
 import time
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -57,13 +58,24 @@ class CacheTally:
     missed: int = 0
 
 
-@dataclass(slots=True)
-class _Wanted:
-    """One distinct text of a call: where it stands, and its answer once there is one."""
+class _Call:
+    """What one call wants: its distinct texts by their keys, and the answers that there are so far."""
 
-    encoding: Encoding
-    places: list[int] = field(default_factory=list)
-    answer: Answer | None = None
+    __slots__ = ("_times", "answers", "encodings")
+
+    def __init__(self, keys: Sequence[bytes], encodings: Sequence[Encoding]) -> None:
+        self.encodings = dict(zip(keys, encodings, strict=True))
+        self.answers: dict[bytes, Answer] = {}
+        self._times = Counter(keys) if len(self.encodings) < len(keys) else None
+
+    def open(self) -> list[bytes]:
+        """Keys of what has no answer."""
+        return [key for key in self.encodings if key not in self.answers]
+
+    def take(self, key: bytes, answer: Answer) -> int:
+        """It is *answer*; how often it stands in the call."""
+        self.answers[key] = answer
+        return self._times[key] if self._times else 1
 
 
 class Cache:
@@ -123,16 +135,15 @@ class Cache:
     ) -> list[Answer]:
         """One answer an encoding, in order, as `Batcher.answer`. fresh: computed now, and kept."""
         due_s = time.perf_counter() + within_ms / 1e3
-        wanted = self._distinct(encodings)
+        keys = [self._key(encoding) for encoding in encodings]
+        call = _Call(keys, encodings)
         if not fresh:
-            self._from_memory(wanted)
-            if self._shared and any(_open(wanted)):
-                await self._from_shared(self._shared, wanted)
-        while any(_open(wanted)):
-            await self._compute_or_join(wanted, due_s, priority, fresh=fresh)
-        by_place = {place: one.answer for one in wanted.values() for place in one.places}
-        answers = [by_place[place] for place in range(len(encodings))]
-        return [answer for answer in answers if answer is not None]  # none is: nothing is open
+            self._from_memory(call)
+            if self._shared and (unknown := call.open()):
+                await self._from_shared(self._shared, call, unknown)
+        while wanted := call.open():
+            await self._compute_or_join(call, wanted, due_s, priority, fresh=fresh)
+        return [call.answers[key] for key in keys]
 
     async def clear(self) -> int:
         """Forget everything, here and in Redis; how many answers that were.
@@ -150,77 +161,69 @@ class Cache:
         if self._shared:
             await self._shared.close()
 
-    def _distinct(self, encodings: Sequence[Encoding]) -> dict[bytes, _Wanted]:
-        wanted: dict[bytes, _Wanted] = {}
-        for place, encoding in enumerate(encodings):
-            wanted.setdefault(self._key(encoding), _Wanted(encoding)).places.append(place)
-        return wanted
-
     def _key(self, encoding: Encoding) -> bytes:
         digest = hashlib.blake2b(self._salt, digest_size=_KEY_BYTES)
         digest.update(array("q", encoding.ids))
         digest.update(array("q", encoding.type_ids))
         return digest.digest()
 
-    def _from_memory(self, wanted: dict[bytes, _Wanted]) -> None:
+    def _from_memory(self, call: _Call) -> None:
         now_s = time.monotonic()
-        for key, one in _open(wanted):
+        for key in call.encodings:
             value = self._memory.get(key)
             if value and now_s < _UNTIL_S.unpack_from(value, self._row_bytes)[0]:
-                one.answer = self._known(value)
-                self.tally.memory += len(one.places)
+                self.tally.memory += call.take(key, self._known(value))
 
-    async def _from_shared(self, shared: SharedCache, wanted: dict[bytes, _Wanted]) -> None:
-        for key, found in (await shared.get([key for key, _ in _open(wanted)])).items():
+    async def _from_shared(self, shared: SharedCache, call: _Call, keys: Sequence[bytes]) -> None:
+        for key, found in (await shared.get(keys)).items():
             if len(found.row) == self._row_bytes:
-                wanted[key].answer = self._known(found.row)
                 self._keep(key, found.row, found.left_s)
-                self.tally.redis += len(wanted[key].places)
+                self.tally.redis += call.take(key, self._known(found.row))
 
     async def _compute_or_join(
-        self, wanted: dict[bytes, _Wanted], due_s: float, priority: Priority, *, fresh: bool
+        self, call: _Call, keys: Sequence[bytes], due_s: float, priority: Priority, *, fresh: bool
     ) -> None:
         """Compute what nobody computes, then take what others did; some may be open still."""
-        mine: dict[bytes, _Wanted] = {}
+        mine: list[bytes] = []
         others: dict[bytes, asyncio.Future[Answer | None]] = {}
-        for key, one in _open(wanted):
+        for key in keys:
             flight = None if fresh else self._flights.get((key, priority))
             if flight is None:
-                mine[key] = one
+                mine.append(key)
             else:
                 others[key] = flight
         if mine:
-            await self._compute(mine, due_s, priority)
+            await self._compute(call, mine, due_s, priority)
         for key, flight in others.items():
             # Of who leads the flight the caller may leave, or the deadline come, before ours.
             done, _ = await asyncio.wait([flight], timeout=_left_s(due_s))
             if not done:
                 raise DeadlineExceeded("Not answered in time: an equal text is being computed.")
             if answer := flight.result():
-                wanted[key].answer = answer
-                self.tally.joined += len(wanted[key].places)
+                self.tally.joined += call.take(key, answer)
 
-    async def _compute(self, mine: dict[bytes, _Wanted], due_s: float, priority: Priority) -> None:
-        loop = asyncio.get_running_loop()
-        flights = {key: loop.create_future() for key in mine}
-        self._flights.update({(key, priority): flight for key, flight in flights.items()})
+    async def _compute(
+        self, call: _Call, keys: Sequence[bytes], due_s: float, priority: Priority
+    ) -> None:
+        create_future = asyncio.get_running_loop().create_future
+        flights = {(key, priority): create_future() for key in keys}
+        self._flights.update(flights)
         try:
             answers = await self._batcher.answer(
-                [one.encoding for one in mine.values()],
+                [call.encodings[key] for key in keys],
                 within_ms=(due_s - time.perf_counter()) * 1e3,
                 priority=priority,
             )
-            for (key, one), answer in zip(mine.items(), answers, strict=True):
-                one.answer = answer
-                self.tally.missed += len(one.places)
-                flights[key].set_result(answer)
+            for key, flight, answer in zip(keys, flights.values(), answers, strict=True):
+                self.tally.missed += call.take(key, answer)
+                flight.set_result(answer)
         finally:
-            for key, flight in flights.items():
-                if self._flights.get((key, priority)) is flight:
-                    del self._flights[key, priority]
+            for place, flight in flights.items():
+                if self._flights.get(place) is flight:
+                    del self._flights[place]
                 if not flight.done():
                     flight.set_result(None)  # whoever waits for it computes it himself
-        rows = {key: one.answer.logits.tobytes() for key, one in mine.items() if one.answer}
+        rows = {key: call.answers[key].logits.tobytes() for key in keys}
         for key, row in rows.items():
             self._keep(key, row, self._memory.ttl)
         if self._shared:
@@ -235,10 +238,6 @@ class Cache:
     def _known(self, value: bytes) -> Answer:
         logits: Logits = np.frombuffer(value, dtype=np.float32, count=self._row_bytes // 4)
         return Answer(logits=logits, queue_ms=0.0, infer_ms=0.0, cached=True)
-
-
-def _open(wanted: dict[bytes, _Wanted]) -> Iterator[tuple[bytes, _Wanted]]:
-    return ((key, one) for key, one in wanted.items() if one.answer is None)
 
 
 def _left_s(due_s: float) -> float | None:
