@@ -27,11 +27,17 @@ class OneWrite(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As asyncio calls it."""
-        super().connection_made(cast("asyncio.Transport", Gathering(transport, self.loop)))
+        self._gathering = Gathering(transport, self.loop)
+        super().connection_made(cast("asyncio.Transport", self._gathering))
+
+    def on_response_complete(self) -> None:
+        """As uvicorn calls it: an answer that is whole waits for no other's."""
+        self._gathering.send()
+        super().on_response_complete()
 
 
 class Gathering:
-    """*transport*, but what is written to it in one turn of *loop* is sent together, in the next."""
+    """*transport*, but what is written to it in one turn of *loop* is sent together, in the next at the latest."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
@@ -41,18 +47,19 @@ class Gathering:
     def write(self, data: bytes) -> None:
         """Hold *data*, or send all that is held where it is much."""
         if not self._held:
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self.send)
         self._held.append(data)
         self._bytes += len(data)
         if self._bytes > _MOST_BYTES:
-            self._send()
+            self.send()
 
     def close(self) -> None:
         """Send what is held, and close."""
-        self._send()
+        self.send()
         self._transport.close()
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Send what is held now."""
         held, self._held, self._bytes = self._held, [], 0
         if held and not self._transport.is_closing():
             self._transport.write(b"".join(held))

@@ -123,6 +123,25 @@ def test_an_answer_is_one_write() -> None:
     assert len(asyncio.run(sent(HttpToolsProtocol, [answer]))) == 2
 
 
+def test_a_whole_answer_waits_for_no_other() -> None:
+    """It has gone out when the app is told that its last piece was taken."""
+
+    async def run() -> None:
+        gone: list[int] = []
+
+        async def app(_: Any, __: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"whole"})
+            gone.append(len(wire.sent))
+
+        made, wire = connected(OneWrite, app)
+        made.data_received(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        await wire.until(lambda: gone)
+        assert gone == [1]
+
+    asyncio.run(run())
+
+
 def test_what_is_streamed_is_not_held_back() -> None:
     """An app that waits for its caller's reaction to a piece gets it."""
 
