@@ -42,10 +42,7 @@ class ServeOptions:
         default=None, metadata={"help": "Replicas at most: as many as the work needs are started."}
     )
     max_replicas_per_node: int | None = field(
-        default=None,
-        metadata={
-            "help": "On one machine of a cluster at most; below --min-replicas none holds all."
-        },
+        default=None, metadata={"help": "On one node at most; below --min-replicas none holds all."}
     )
     queue_goal_ms: float = field(
         default=50.0,

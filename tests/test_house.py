@@ -76,6 +76,7 @@ SERVING_ORDER = (
     "observing.replica_log",
     "autoscaler",
     "shortcut",
+    "one_write",
     "predict",
     "offline",
     "shadow.promoting",
