@@ -512,7 +512,12 @@ def test_a_candidate_is_compared_under_load(
     """Every answer is the package's own, and the report is of what both say; its process ends with it."""
 
     def workers() -> list[psutil.Process]:
-        return [each for each in server.family() if "serving.shadow.worker" in each.cmdline()]
+        found = []
+        for each in server.family():
+            with suppress(psutil.NoSuchProcess):  # it has just ended, and may not be buried yet
+                if "serving.shadow.worker" in each.cmdline():
+                    found.append(each)
+        return found
 
     shadow = StartShadowOptions(package=str(other.folder), share="50%", url=server.url)
     started = shadow_commands.start(shadow).report
