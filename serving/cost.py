@@ -30,6 +30,16 @@ _HUBER = 0.15  # relative error from which a measurement pulls with constant for
 _SPEED_RATE, _MEMORY = 1 / 50, 1 - 1 / 500
 _GRID_WEIGHT = 50.0  # in batches
 _REFIT_EVERY = 32
+# Which terms are not 0, row by row (15, 4). Tokens first: one point fits any term, and a batch that
+# costs nothing is the worst guess.
+_CHOICES = np.array(
+    [
+        [term in chosen for term in range(_TERMS)]
+        for count in range(1, _TERMS + 1)
+        for chosen in itertools.combinations((2, 1, 0, 3), count)
+    ],
+    dtype=np.float64,
+)
 _BOUND = 8.0  # at most so many times faster or slower than the grid said
 
 
@@ -43,6 +53,9 @@ class CostModel:
         self._grid_terms, self._grid_ms = _points(grid)
         self._at_start = tuple(map(float, _fit_robustly(self._grid_terms, self._grid_ms)))
         self._now = self._at_start
+        self._known: dict[
+            tuple[int, int], float
+        ] = {}  # of `_now`, which the planner asks for often
         self._speed = 0.0  # log of how many times slower than the grid this machine is now
         self._seen = np.zeros((_TERMS, _TERMS)), np.zeros(_TERMS)
         self._observations = 0
@@ -50,8 +63,12 @@ class CostModel:
 
     def ms(self, batch: int, length: int) -> float:
         """Milliseconds for *batch* texts, the longest having *length* tokens; both at least 1."""
-        start_ms = _surface(self._at_start, batch, length)
-        return min(max(_surface(self._now, batch, length), start_ms / _BOUND), start_ms * _BOUND)
+        known = self._known  # first: what is computed beside a refit must not outlive it
+        if (found := known.get((batch, length))) is None:
+            start_ms = _surface(self._at_start, batch, length)
+            now_ms = _surface(self._now, batch, length)
+            found = known[batch, length] = min(max(now_ms, start_ms / _BOUND), start_ms * _BOUND)
+        return found
 
     def observe(self, batch: int, length: int, ms: float) -> None:
         """A batch took *ms*, above 0."""
@@ -60,13 +77,13 @@ class CostModel:
         self.error += _SPEED_RATE * (abs(ms / expected_ms - 1) - self.error)
         slower = math.log(ms / _surface(self._at_start, batch, length)) - self._speed
         self._speed += _SPEED_RATE * min(max(slower, -1.0), 1.0)
-        row = np.array(_terms(batch, length)) / ms
         weight = _huber(expected_ms / ms - 1)
+        row = np.array(_terms(batch, length)) / ms
         products, target = self._seen
-        self._seen = (
-            _MEMORY * products + weight * np.outer(row, row),
-            _MEMORY * target + weight * row,
-        )
+        products *= _MEMORY
+        products += np.multiply.outer(weight * row, row)
+        target *= _MEMORY
+        target += weight * row
         self._observations += 1
         if self._observations % _REFIT_EVERY == 0:
             self._refit()
@@ -77,7 +94,7 @@ class CostModel:
         rows = self._grid_terms / ms[:, None] * math.sqrt(_GRID_WEIGHT / len(ms))
         target = rows.T @ np.full(len(ms), math.sqrt(_GRID_WEIGHT / len(ms)))
         fitted = _non_negative(rows.T @ rows + self._seen[0], target + self._seen[1])
-        self._now = tuple(map(float, fitted))
+        self._now, self._known = tuple(map(float, fitted)), {}
 
 
 def _terms(batch: int, length: int) -> tuple[float, float, float, float]:
@@ -111,19 +128,18 @@ def _huber(error: float) -> float:
 
 
 def _non_negative(products: Vector, target: Vector) -> Vector:
-    """The x >= 0 of least x'Px - 2t'x, by trying every set of terms that are not 0: 15 of them."""
-    best, least = np.zeros(_TERMS), 0.0
+    """The x >= 0 of least x'Px - 2t'x, by trying every set of terms that are not 0: `_CHOICES`."""
     size = np.sqrt(np.maximum(np.diag(products), 1e-300))  # the terms differ by powers of ten
     scaled, wanted = products / np.outer(size, size), target / size
-    for count in range(1, _TERMS + 1):
-        # Tokens first: one point fits any term, and a batch that costs nothing is the worst guess.
-        for chosen in map(list, itertools.combinations((2, 1, 0, 3), count)):
-            part = scaled[np.ix_(chosen, chosen)] + 1e-9 * np.eye(count)
-            found = np.linalg.solve(part, wanted[chosen])
-            loss = float(found @ part @ found - 2 * wanted[chosen] @ found)
-            if found.min() >= 0 and loss < least - 1e-6 * abs(least):
-                best, least = np.zeros(_TERMS), loss
-                best[chosen] = found
+    # All of them in one call: a term left out is an equation of its own, whose answer is 0.
+    parts = scaled * (_CHOICES[:, :, None] * _CHOICES[:, None, :])
+    parts += np.where(_CHOICES, 1e-9, 1.0)[:, :, None] * np.eye(_TERMS)
+    found = np.linalg.solve(parts, (_CHOICES * wanted)[:, :, None])[:, :, 0]
+    losses = ((found @ scaled) * found).sum(axis=1) - 2 * found @ wanted
+    best, least = np.zeros(_TERMS), 0.0
+    for x, loss, smallest in zip(found, losses.tolist(), found.min(axis=1).tolist(), strict=True):
+        if smallest >= 0 and loss < least - 1e-6 * abs(least):
+            best, least = x, loss
     return best / size
 
 

@@ -181,8 +181,10 @@ class Dispatcher:
                 began_s = time.thread_time()
                 run, outcome = following, self._outcome(following)
                 run.cpu_s = time.thread_time() - began_s
-                following = self._finish(run, outcome)
+                infer_ms = (time.perf_counter() - run.started_s) * 1e3
+                following = self._finish(run, outcome, infer_ms)
                 self._done(run, outcome)
+                self._learn(run, outcome, infer_ms)  # while its callers are told
         except BaseException:
             _log.exception("A lane was lost; this is a bug")
             lost = [run] if following in (run, None) else [run, following]
@@ -208,9 +210,8 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - the callers are told
             return error
 
-    def _finish(self, run: RunningBatch, outcome: Outcome) -> RunningBatch | None:
+    def _finish(self, run: RunningBatch, outcome: Outcome, infer_ms: float) -> RunningBatch | None:
         """Account for a batch that has run, and take the next."""
-        infer_ms = (time.perf_counter() - run.started_s) * 1e3
         with self._lock:
             self._running.remove(run)
             if not isinstance(outcome, Exception):
@@ -222,8 +223,12 @@ class Dispatcher:
                 self._halves.extend((run.batch[:middle], run.batch[middle:]))
             return self._claim()
 
+    def _learn(self, run: RunningBatch, outcome: Outcome, infer_ms: float) -> None:
+        if not isinstance(outcome, Exception):
+            with self._lock:
+                self._cost.observe(len(run.batch), run.longest, infer_ms)
+
     def _count(self, run: RunningBatch, infer_ms: float) -> None:
-        self._cost.observe(len(run.batch), run.longest, infer_ms)
         self.tally = Tally(
             batches=self.tally.batches + 1,
             texts=self.tally.texts + len(run.batch),

@@ -73,17 +73,15 @@ class TextTokenizer:
         texts = self.canonical(texts)
         seconds = self._canonical_seconds(pairs) if pairs else [None] * len(texts)
         limit = self._max_length * _CHARS_PER_TOKEN
-        whole = [i for i in range(len(texts)) if len(texts[i]) + len(seconds[i] or "") <= limit]
-        raw: dict[int, RawEncoding] = {}
-        if whole:
-            batch = [_tokenizer_input(texts[i], seconds[i]) for i in whole]
-            raw.update(zip(whole, self._raw(batch), strict=True))
-        for i in set(range(len(texts))) - raw.keys():
-            raw[i] = self._encode_long(texts[i], seconds[i])
-        return [
-            Encoding(ids=tuple(raw[i].ids), type_ids=tuple(raw[i].type_ids))
-            for i in range(len(texts))
+        given = list(zip(texts, seconds, strict=True))
+        is_long = [len(text) + len(second or "") > limit for text, second in given]
+        short = [pair for pair, skip in zip(given, is_long, strict=True) if not skip]
+        whole = iter(self._raw([_tokenizer_input(*pair) for pair in short]))
+        raw = [
+            self._encode_long(*pair) if skip else next(whole)
+            for pair, skip in zip(given, is_long, strict=True)
         ]
+        return [Encoding(ids=tuple(each.ids), type_ids=tuple(each.type_ids)) for each in raw]
 
     def _canonical_seconds(self, pairs: Sequence[str | None]) -> Sequence[str | None]:
         forms = iter(self.canonical([pair for pair in pairs if pair is not None]))
@@ -235,11 +233,12 @@ def prediction(
     """
     config = package.config
     wide = [logit / config.temperature for logit in row.tolist()]
-    top = max(range(len(wide)), key=wide.__getitem__)
+    highest = max(wide)
+    top = wide.index(highest)
     if config.task == "single_label":
-        shifted = [math.exp(logit - wide[top]) for logit in wide]
+        shifted = [math.exp(logit - highest) for logit in wide]
         total = math.fsum(shifted)
-        scores = tuple(share / total for share in shifted)
+        scores = tuple([share / total for share in shifted])
         label = config.labels[top] if scores[top] >= abstain_below else None
         return Prediction(label=label, score=scores[top], labels=None, scores=scores)
     scores = tuple(_sigmoid(logit) for logit in wide)

@@ -63,8 +63,8 @@ def plan(  # noqa: PLR0913 - the settings of a decision, all by name
     the first `WINDOW` texts and no further, and asks *cost* for few more shapes than that.
     """
     line = _up_to_the_impatient(waiting[:WINDOW])
-    if not line:
-        return []
+    if len(line) <= 1:
+        return list(range(len(line)))
     first = _anchor(line, now_s)
     most = min(max_batch, math.ceil(len(line) / lanes))
     return _frugal(_growth(line, first, cost, most, max_tokens, now_s))
@@ -75,7 +75,7 @@ def passed_by(waiting: Sequence[Waiting], batch: Sequence[int], cost: Cost) -> d
 
     A batch's time is shared out by worth. `Waiting.passed_ms` grows by this when the batch is run.
     """
-    if not batch:
+    if not batch or max(batch) < len(batch):  # the first in line: nobody is passed
         return {}
     together_ms = cost.ms(len(batch), max(waiting[i].tokens for i in batch))
     share = together_ms / sum(waiting[i].work_ms for i in batch)

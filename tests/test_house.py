@@ -106,6 +106,7 @@ SERVING_ORDER = (
     "observing.traffic",
     "observing.answer_mix",
     "observing.operations",
+    "observing.histograms",
     "observing.drift",
     "request",
     "shadow.process",

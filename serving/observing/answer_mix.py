@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from serving.engine import prediction
 from serving.observing.drift import LastAnswers
-from serving.observing.operations import histogram
+from serving.observing.histograms import histogram
 from serving.package import CONFIDENCE_EDGES, Package
 from serving.session import Logits
 

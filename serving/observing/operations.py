@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import INF, floatToGoString
 
+from serving.observing.histograms import histogram
 from serving.work import BATCH_EDGES
 
 
@@ -105,15 +100,3 @@ class Operations(Collector):
                 counts=sizes,
                 total=numbers["texts"],
             )
-
-
-def histogram(
-    name: str, told: str, *, edges: Sequence[float], counts: Sequence[int], total: float
-) -> Metric:
-    """A histogram of *counts* up to and with each of *edges*, and then beyond; total: of what was seen."""
-    below = 0
-    buckets = []
-    for edge, count in zip((*edges, INF), counts, strict=True):
-        below += count
-        buckets.append((floatToGoString(edge), below))
-    return HistogramMetricFamily(name, told, buckets=buckets, sum_value=total)

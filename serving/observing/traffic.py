@@ -1,150 +1,138 @@
 """Requests as a server process counts them, whichever of its packages answered.
 
-They are counted on when a package is replaced, and for each package that is loaded beside. A series
-is looked up once and then kept: to find it by its labels takes longer than to count.
+They are counted on when a package is replaced, and for each package that is loaded beside.
 """
 
 from __future__ import annotations
 
-from collections import Counter as Counted
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from serving.core import Answered
 from serving.errors import ServingError
+from serving.observing.histograms import Spread, histogram, histograms
 from serving.request import Request
 
-LEFT = 499
+_OK, LEFT = 200, 499
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10)
 _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
-class Traffic:
-    """Of one server process."""
+class Traffic(Collector):
+    """Of one server process; told of everything on its event loop."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        self._requests = Counter(
-            "miniml_requests", "Requests by outcome.", ["door", "status"], registry=registry
-        )
-        self._refused = Counter(
-            "miniml_refused", "Requests not answered, by why.", ["door", "type"], registry=registry
-        )
-        self._seconds = Histogram(
-            *("miniml_request_seconds", "From the first byte read to the answer.", ["door"]),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        stages = Histogram(
-            *("miniml_stage_seconds", "Where the time of answered requests went.", ["stage"]),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._tokenize, self._queue, self._infer = map(
-            stages.labels, ("tokenize", "queue", "infer")
-        )
-        self._texts = Histogram(
-            "miniml_request_texts", "Texts in a request.", buckets=_TEXTS, registry=registry
-        )
-        self._package_requests = Counter(
-            *("miniml_package_requests", "Requests of a package.", ["package", "status"]),
-            registry=registry,
-        )
-        self._package_seconds = Histogram(
-            *("miniml_package_request_seconds", "Of the answers of a package.", ["package"]),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        ProcessCollector(registry=registry)
-        self._by_door: dict[str, tuple[Counter, Histogram]] = {}
-        self._by_refusal: dict[tuple[str, type[ServingError]], tuple[Counter, Counter]] = {}
+        self._requests: Counter[tuple[str, str]] = Counter()  # by door and status
+        self._refused: Counter[tuple[str, str]] = Counter()  # by door and type
+        self._seconds: dict[str, Spread] = {}  # by door
+        self._stages = {stage: Spread(_SECONDS) for stage in ("tokenize", "queue", "infer")}
+        self._texts = Spread(_TEXTS)
         self._by_package: dict[str, PackageTraffic] = {}
-        self._users: Counted[str] = Counted()
+        self._users: Counter[str] = Counter()
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
 
     def of(self, version: str) -> PackageTraffic:
         """What is counted for one package, the same for the same."""
         self._users[version] += 1
-        if version not in self._by_package:
-            seconds = self._package_seconds.labels(version)
-            self._by_package[version] = PackageTraffic(version, self._package_requests, seconds)
-        return self._by_package[version]
+        return self._by_package.setdefault(version, PackageTraffic())
 
     def forget(self, version: str) -> None:
         """A package's series, once as often as it was asked for; it is counted from 0 when it comes again."""
         self._users[version] -= 1
-        if self._users[version] > 0:
-            return
-        if counted := self._by_package.pop(version, None):
-            counted.forget()
-            self._package_seconds.remove(version)
+        if self._users[version] <= 0:
+            self._by_package.pop(version, None)
 
     def answered(self, request: Request, answered: Answered, took_s: float) -> None:
         """A request that got its answer."""
-        requests, seconds = self._by_door.get(request.door) or self._bind(request.door)
-        requests.inc()
-        seconds.observe(took_s)
-        self._tokenize.observe(answered.tokenize_ms / 1e3)
+        door, stages = request.door, self._stages
+        if (seconds := self._seconds.get(door)) is None:
+            seconds = self._seconds[door] = Spread(_SECONDS)
+        self._requests[door, "200"] += 1
+        seconds.add(took_s)
+        stages["tokenize"].add(answered.tokenize_ms / 1e3)
         if answered.cached < len(answered.answers):  # else nothing waited or ran
-            self._queue.observe(answered.queue_ms / 1e3)
-            self._infer.observe(answered.infer_ms / 1e3)
-        self._texts.observe(len(answered.answers))
+            stages["queue"].add(answered.queue_ms / 1e3)
+            stages["infer"].add(answered.infer_ms / 1e3)
+        self._texts.add(len(answered.answers))
 
     def refused(self, request: Request, error: ServingError) -> None:
         """A request that got an error."""
-        kind = (request.door, type(error))
-        for counter in self._by_refusal.get(kind) or self._bind_refusal(*kind):
-            counter.inc()
+        self._requests[request.door, str(error.status)] += 1
+        self._refused[request.door, type(error).__name__] += 1
 
     def left(self, request: Request) -> None:
         """A request whose caller did not wait; 499, as nginx has it."""
-        self._requests.labels(request.door, str(LEFT)).inc()
+        self._requests[request.door, str(LEFT)] += 1
 
     def text(self) -> bytes:
         """All of it, in the text format."""
         return generate_latest(self.registry)
 
-    def _bind(self, door: str) -> tuple[Counter, Histogram]:
-        found = self._requests.labels(door, "200"), self._seconds.labels(door)
-        self._by_door[door] = found
-        return found
-
-    def _bind_refusal(self, door: str, kind: type[ServingError]) -> tuple[Counter, Counter]:
-        found = (
-            self._requests.labels(door, str(kind.status)),
-            self._refused.labels(door, kind.__name__),
+    def collect(self) -> Iterator[Metric]:
+        """As it is now."""
+        yield _counts("miniml_requests", "Requests by outcome.", ("door", "status"), self._requests)
+        yield _counts(
+            *("miniml_refused", "Requests not answered, by why.", ("door", "type"), self._refused)
         )
-        self._by_refusal[door, kind] = found
-        return found
+        yield histograms(
+            *("miniml_request_seconds", "From the first byte read to the answer."),
+            label="door",
+            by=self._seconds,
+        )
+        yield histograms(
+            *("miniml_stage_seconds", "Where the time of answered requests went."),
+            label="stage",
+            by=self._stages,
+        )
+        yield histogram(
+            *("miniml_request_texts", "Texts in a request."),
+            edges=_TEXTS,
+            counts=self._texts.counts,
+            total=self._texts.total,
+        )
+        packages = self._by_package
+        yield _counts(
+            *("miniml_package_requests", "Requests of a package.", ("package", "status")),
+            {
+                (version, str(status)): count
+                for version, counted in packages.items()
+                for status, count in counted.by_status.items()
+            },
+        )
+        yield histograms(
+            *("miniml_package_request_seconds", "Of the answers of a package."),
+            label="package",
+            by={version: counted.seconds for version, counted in packages.items()},
+        )
 
 
 class PackageTraffic:
-    """Of one package, by its version."""
+    """Of one package: its requests by status, and the seconds of its answers."""
 
-    def __init__(self, version: str, requests: Counter, seconds: Histogram) -> None:
-        self._version = version
-        self._requests = requests
-        self._seconds = seconds
-        self._by_status = {200: requests.labels(version, "200")}
+    def __init__(self) -> None:
+        self.by_status = Counter({_OK: 0})
+        self.seconds = Spread(_SECONDS)
 
     def answered(self, took_s: float) -> None:
         """A request that got its answer."""
-        self._by_status[200].inc()
-        self._seconds.observe(took_s)
+        self.by_status[_OK] += 1
+        self.seconds.add(took_s)
 
     def refused(self, status: int) -> None:
         """One that did not."""
-        if status not in self._by_status:
-            self._by_status[status] = self._requests.labels(self._version, str(status))
-        self._by_status[status].inc()
+        self.by_status[status] += 1
 
-    def forget(self) -> None:
-        """All series."""
-        for status in self._by_status:
-            self._requests.remove(self._version, str(status))
-        self._by_status = {}
+
+def _counts(
+    name: str, told: str, labels: Sequence[str], counts: Mapping[tuple[str, str], int]
+) -> Metric:
+    family = CounterMetricFamily(name, told, labels=labels)
+    for values, count in counts.items():
+        family.add_metric(values, count)
+    return family

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from serving.errors import (
     ServingError,
     SlowBody,
     TooLarge,
+    WrongInput,
     WrongMethod,
 )
 from serving.protocols import oip
@@ -33,11 +33,9 @@ from serving.protocols.headers import (
     Headers,
     about_answer,
     about_error,
-    priority,
     request_id,
     said,
-    wants_fresh,
-    within_ms,
+    wishes,
 )
 from serving.protocols.huggingface import HuggingFace, PredictOrInputs
 from serving.protocols.in_flight import InFlight
@@ -171,7 +169,7 @@ class Endpoint:
         headers = dict(scope["headers"])
         kind = headers.get(b"content-type", b"").partition(b";")[0]
         if kind.strip().lower() in LINES:
-            request = replace(_request("lines", scope, headers), priority="bulk")
+            request = _request("lines", scope, headers, priority="bulk")
             try:
                 self.in_flight.refuse_when_draining()
                 await self._lines(request, receive, send)
@@ -187,15 +185,13 @@ class Endpoint:
         self, name: str, door: Door, scope: Message, receive: Receive, send: Send
     ) -> None:
         headers = dict(scope["headers"])
-        request = _request(name, scope, headers)
+        try:
+            request = _request(name, scope, headers, **wishes(headers))
+        except WrongInput as error:
+            await self._refuse(_request(name, scope, headers), error, send)
+            return
         try:
             self.in_flight.refuse_when_draining()
-            request = replace(
-                request,
-                fresh=wants_fresh(headers),
-                within_ms=within_ms(headers),
-                priority=priority(headers),
-            )
             asked = door.read(await _body_in_time(receive, self._settings), headers)
             await self._desk.charge(request, asked)
             answered = await unless_left(self._desk.ask(request, asked), receive)
@@ -232,7 +228,7 @@ def _reading(handler: Handler) -> dict[str, Handler]:
     return {"GET": handler, "HEAD": handler}
 
 
-def _request(door: str, scope: Message, headers: Mapping[bytes, bytes]) -> Request:
+def _request(door: str, scope: Message, headers: Mapping[bytes, bytes], **wanted: Any) -> Request:
     return Request(
         door=door,
         id=request_id(headers),
@@ -241,6 +237,7 @@ def _request(door: str, scope: Message, headers: Mapping[bytes, bytes]) -> Reque
         key=scope.get("key"),
         traceparent=said(headers, PARENT),
         tracestate=said(headers, STATE),
+        **wanted,
     )
 
 

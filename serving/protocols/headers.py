@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TypedDict
 
 from serving.core import Answered
 from serving.errors import ServingError, Unauthenticated, Unavailable, WrongInput, WrongMethod
@@ -22,6 +23,23 @@ def request_id(headers: Mapping[bytes, bytes]) -> str:
 def said(headers: Mapping[bytes, bytes], name: bytes) -> str:
     """What stands under *name*; empty without it."""
     return headers.get(name, b"").decode("latin-1")
+
+
+class Wishes(TypedDict):
+    """Fields of a `Request` that stand in headers."""
+
+    fresh: bool
+    within_ms: float
+    priority: Priority
+
+
+def wishes(headers: Mapping[bytes, bytes]) -> Wishes:
+    """How a request wants to be answered. Raises `WrongInput`."""
+    return {
+        "fresh": wants_fresh(headers),
+        "within_ms": within_ms(headers),
+        "priority": priority(headers),
+    }
 
 
 def wants_fresh(headers: Mapping[bytes, bytes]) -> bool:

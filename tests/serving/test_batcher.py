@@ -229,10 +229,7 @@ def test_a_lost_lane_is_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
         pool.gate.set()
         batcher = make(pool)
 
-        def buggy(*_: object) -> None:
-            raise ZeroDivisionError
-
-        monkeypatch.setattr(Affine, "observe", buggy)
+        monkeypatch.setattr("serving.dispatch.one_more", buggy)
         with pytest.raises(EngineFailed):
             await numbers(batcher, 1)
         pool.await_rest()
@@ -240,6 +237,28 @@ def test_a_lost_lane_is_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not batcher.healthy()
 
     asyncio.run(scenario())
+
+
+def test_a_lane_lost_after_its_batch_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in what a lane does once its callers are told: they have their answers, and it shows."""
+
+    async def scenario() -> None:
+        pool = GatedPool()
+        pool.gate.set()
+        batcher = make(pool)
+
+        monkeypatch.setattr(Affine, "observe", buggy)
+        assert await numbers(batcher, 1) == [1]
+        pool.await_rest()
+
+        assert not batcher.healthy()
+
+    asyncio.run(scenario())
+
+
+def buggy(*_: object) -> None:
+    """Stands where a bug might."""
+    raise ZeroDivisionError
 
 
 def test_bulk_work_lets_others_pass() -> None:
