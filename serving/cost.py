@@ -21,6 +21,7 @@ from serving.package import CostGrid
 
 Vector = npt.NDArray[np.float64]
 Points = tuple[int, ...]
+Shape = tuple[int, int]  # texts, and tokens of the longest
 _TERMS = 4
 # A measurement beyond this factor of what was expected counts as if it were at it: a lane that lost
 # its core says nothing about the graph.
@@ -30,6 +31,7 @@ _HUBER = 0.15  # relative error from which a measurement pulls with constant for
 _SPEED_RATE, _MEMORY = 1 / 50, 1 - 1 / 500
 _GRID_WEIGHT = 50.0  # in batches
 _REFIT_EVERY = 32
+_BOUND = 8.0  # at most so many times faster or slower than the grid said
 # Which terms are not 0, row by row (15, 4). Tokens first: one point fits any term, and a batch that
 # costs nothing is the worst guess.
 _CHOICES = np.array(
@@ -40,7 +42,6 @@ _CHOICES = np.array(
     ],
     dtype=np.float64,
 )
-_BOUND = 8.0  # at most so many times faster or slower than the grid said
 
 
 class CostModel:
@@ -53,9 +54,7 @@ class CostModel:
         self._grid_terms, self._grid_ms = _points(grid)
         self._at_start = tuple(map(float, _fit_robustly(self._grid_terms, self._grid_ms)))
         self._now = self._at_start
-        self._known: dict[
-            tuple[int, int], float
-        ] = {}  # of `_now`, which the planner asks for often
+        self._known: dict[Shape, float] = {}  # of `_now`: the planner asks for the same ones often
         self._speed = 0.0  # log of how many times slower than the grid this machine is now
         self._seen = np.zeros((_TERMS, _TERMS)), np.zeros(_TERMS)
         self._observations = 0

@@ -104,6 +104,20 @@ def test_one_batch_out_of_line_changes_little() -> None:
     assert worst_error(cost) < 0.1
 
 
+@NO_DEADLINE
+@given(grids(), st.lists(st.tuples(st.sampled_from(SHAPES), st.floats(0.01, 1e3)), max_size=80))
+def test_asking_changes_nothing(grid: CostGrid, seen: list[tuple[tuple[int, int], float]]) -> None:
+    """Who was asked all the time says what one says who is asked for the first time."""
+    asked, fresh = CostModel(grid), CostModel(grid)
+    for (batch, length), ms in seen:
+        for b, n in SHAPES:
+            asked.ms(b, n)
+        asked.observe(batch, length, ms)
+        fresh.observe(batch, length, ms)
+
+    assert [asked.ms(b, n) for b, n in SHAPES] == [fresh.ms(b, n) for b, n in SHAPES]
+
+
 def test_cost_of_a_single_measurement() -> None:
     """One point is a grid, too: time goes by tokens."""
     cost = CostModel(CostGrid(batches=(1,), lengths=(8,), ms=((2.0,),), threads=1, machine="test"))

@@ -17,10 +17,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from serving.observing.answer_mix import AnswerMix
 from serving.observing.drift import LEAST, WINDOW
+from serving.observing.histograms import Spread, histograms
 from serving.observing.metrics import side_by_side
 from serving.package import Package
 from serving.work import BATCH_EDGES, Tally, one_more
@@ -186,6 +190,39 @@ def test_batch_sizes_are_counted_up_to_their_edges(batches: list[int]) -> None:
 
     for place, edge in enumerate((*BATCH_EDGES, math.inf)):
         assert sum(sizes[: place + 1]) == sum(texts <= edge for texts in batches)
+
+
+@given(
+    st.lists(st.floats(0, 1e6, exclude_min=True), min_size=1, max_size=8, unique=True).map(sorted),
+    st.dictionaries(st.sampled_from("abc"), st.lists(st.floats(0, 1e6), max_size=30)),
+)
+def test_numbers_are_counted_as_by_prometheus(
+    edges: list[float], seen: dict[str, list[float]]
+) -> None:
+    """Its own histogram, shown the same numbers, writes the same page; also of those at an edge."""
+    registry = CollectorRegistry()
+    theirs = Histogram("seconds", "Told.", ["door"], buckets=edges, registry=registry)
+    ours = {door: Spread(edges) for door in seen}
+    for door, numbers in seen.items():
+        child = theirs.labels(door)
+        for number in [*numbers, *edges]:
+            child.observe(number)
+            ours[door].add(number)
+
+    page = CollectorRegistry()
+    page.register(Shows(histograms("seconds", "Told.", label="door", by=ours)))
+    assert generate_latest(page) == generate_latest(registry)
+
+
+class Shows(Collector):
+    """One family."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterator[Metric]:
+        """As it is."""
+        yield self._family
 
 
 def test_drift_shows_when_the_texts_change(client: httpx.Client, draw: Draw) -> None:
