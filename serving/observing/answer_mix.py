@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -10,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from serving.engine import prediction
 from serving.observing.drift import LastAnswers
-from serving.observing.histograms import histogram
+from serving.observing.histograms import Spread, histogram
 from serving.package import CONFIDENCE_EDGES, Package
 from serving.session import Logits
 
@@ -28,17 +27,14 @@ class AnswerMix(Collector):
         names = package.config.labels
         self._places = {name: place for place, name in enumerate(names)} | {None: len(names)}
         self._labels = [0] * (len(names) + 1)
-        self._confidence = [0] * len(self._edges)
-        self._confidence_sum = 0.0
+        self._confidence = Spread(self._edges)
         self._window = LastAnswers(exam) if exam else None
 
     def add(self, logits: Logits) -> None:
         """Count what a text's logits (labels,) mean, whatever options its caller asked with."""
         given = prediction(logits, self._package)
-        label, confidence = self._places[given.label], bisect_left(self._edges, given.score)
+        label, confidence = self._places[given.label], self._confidence.add(given.score)
         self._labels[label] += 1
-        self._confidence[confidence] += 1
-        self._confidence_sum += given.score
         if self._window is not None:
             self._window.add(label, confidence)
 
@@ -53,8 +49,8 @@ class AnswerMix(Collector):
         yield histogram(
             *("miniml_confidence", "Score of the likeliest label."),
             edges=self._edges,
-            counts=(*self._confidence, 0),
-            total=self._confidence_sum,
+            counts=self._confidence.counts,
+            total=self._confidence.total,
         )
         yield from self._exam_families()
         yield from self._drift_families()

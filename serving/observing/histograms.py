@@ -26,10 +26,12 @@ class Spread:
         self.counts = [0] * (len(edges) + 1)
         self.total = 0.0
 
-    def add(self, value: float) -> None:
-        """Count *value*."""
-        self.counts[bisect_left(self._edges, value)] += 1
+    def add(self, value: float) -> int:
+        """Count *value*; the place of what it was counted as."""
+        place = bisect_left(self._edges, value)
+        self.counts[place] += 1
         self.total += value
+        return place
 
     def buckets(self) -> list[tuple[str, int]]:
         """As the text format has them."""

@@ -5,6 +5,7 @@ They are counted on when a package is replaced, and for each package that is loa
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -23,7 +24,10 @@ _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Traffic(Collector):
-    """Of one server process; told of everything on its event loop."""
+    """Of one server process; told of requests, and asked, on its event loop.
+
+    Packages come on threads that load them, and go.
+    """
 
     def __init__(self) -> None:
         self._requests: Counter[tuple[str, str]] = Counter()  # by door and status
@@ -31,6 +35,7 @@ class Traffic(Collector):
         self._seconds: dict[str, Spread] = {}  # by door
         self._stages = {stage: Spread(_SECONDS) for stage in ("tokenize", "queue", "infer")}
         self._texts = Spread(_TEXTS)
+        self._lock = threading.Lock()  # of the two below
         self._by_package: dict[str, PackageTraffic] = {}
         self._users: Counter[str] = Counter()
         self.registry = CollectorRegistry()
@@ -39,14 +44,16 @@ class Traffic(Collector):
 
     def of(self, version: str) -> PackageTraffic:
         """What is counted for one package, the same for the same."""
-        self._users[version] += 1
-        return self._by_package.setdefault(version, PackageTraffic())
+        with self._lock:
+            self._users[version] += 1
+            return self._by_package.setdefault(version, PackageTraffic())
 
     def forget(self, version: str) -> None:
         """A package's series, once as often as it was asked for; it is counted from 0 when it comes again."""
-        self._users[version] -= 1
-        if self._users[version] <= 0:
-            self._by_package.pop(version, None)
+        with self._lock:
+            self._users[version] -= 1
+            if self._users[version] <= 0:
+                self._by_package.pop(version, None)
 
     def answered(self, request: Request, answered: Answered, took_s: float) -> None:
         """A request that got its answer."""
@@ -96,7 +103,8 @@ class Traffic(Collector):
             counts=self._texts.counts,
             total=self._texts.total,
         )
-        packages = self._by_package
+        with self._lock:
+            packages = self._by_package.copy()
         yield _counts(
             *("miniml_package_requests", "Requests of a package.", ("package", "status")),
             {

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -26,6 +27,7 @@ from serving.observing.answer_mix import AnswerMix
 from serving.observing.drift import LEAST, WINDOW
 from serving.observing.histograms import Spread, histograms
 from serving.observing.metrics import side_by_side
+from serving.observing.traffic import Traffic
 from serving.package import Package
 from serving.work import BATCH_EDGES, Tally, one_more
 
@@ -223,6 +225,23 @@ class Shows(Collector):
     def collect(self) -> Iterator[Metric]:
         """As it is."""
         yield self._family
+
+
+def test_a_package_may_come_while_somebody_reads() -> None:
+    """It is loaded on another thread: the page is whole, and the next one has it."""
+    traffic = Traffic()
+
+    class Meanwhile(Counter[int]):
+        """Counts by status, that take as long to read as another package to come."""
+
+        def items(self) -> Any:
+            traffic.of("another")
+            return super().items()
+
+    traffic.of("one").by_status = Meanwhile({200: 3})
+
+    assert b'package_requests_total{package="one",status="200"} 3.0' in traffic.text()
+    assert b'package="another"' in traffic.text()
 
 
 def test_drift_shows_when_the_texts_change(client: httpx.Client, draw: Draw) -> None:
