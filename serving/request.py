@@ -6,6 +6,7 @@ import math
 import random
 import re
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from serving.line import Priority
 
 OTHER = "other"  # the door of what comes in at none: pages, unknown paths, wrong methods
 _LONGEST_ID = 128
-# Seeded by the kernel once: to ask it for every id is to let go of the interpreter each time.
+# Seeded by the kernel once: `uuid.uuid4` asks it for every id, and lets go of the interpreter meanwhile.
 _RANDOM = random.Random()  # noqa: S311 - ids are no secrets
 if TYPE_CHECKING:  # for those who trace or compare; nobody else need know of it
     from serving.observing.spans import Place
@@ -75,4 +76,4 @@ def id_for(given: bytes) -> bytes:
     """A request's id: the *given* one if it may stand in a log, or a new one."""
     if given and len(given) <= _LONGEST_ID and given.isascii():
         return given
-    return b"%032x" % _RANDOM.getrandbits(128)
+    return str(uuid.UUID(int=_RANDOM.getrandbits(128), version=4)).encode()
